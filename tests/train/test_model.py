@@ -1,0 +1,128 @@
+"""The encoder against the authors' outputs, and its shapes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (extra: train)")
+
+from train.model import (  # noqa: E402
+    SIZES,
+    Classifier,
+    Encoder,
+    EncoderConfig,
+    PatchEmbed,
+    resize_pos_embed,
+)
+from train.ssast_checkpoint import encoder_from_ssast, read_ssast  # noqa: E402
+
+GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no ../shared/golden beside the checkout")
+CASES = [("patch", j) for j in range(4)] + [("frame", j) for j in range(2)]
+
+
+@needs_golden
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize(("variant", "case"), CASES)
+def test_logits_equal_the_authors(variant: str, case: int, pooling: str) -> None:
+    arrays = np.load(GOLDEN / f"ssast_tiny_{variant}.npz")
+    settings = json.loads((GOLDEN / f"ssast_tiny_{variant}.json").read_text())["finetune"][case]
+    fbank = torch.from_numpy(arrays[f"ft{case}_x"])
+    encoder = encoder_from_ssast(
+        GOLDEN / f"ssast_tiny_{variant}.pth",
+        num_frames=settings["tdim"],
+        stride=(settings["fstride"], settings["tstride"]),
+    )
+    assert encoder.config.num_patches + encoder.config.num_prefix_tokens == settings["tokens"]
+    model = Classifier(encoder, settings["labels"], mean=0.0, std=0.5, pooling=pooling).eval()
+    model.head.load_state_dict(
+        {
+            key.removeprefix(f"ft{case}_mlp_head."): torch.from_numpy(arrays[key])
+            for key in arrays.files
+            if key.startswith(f"ft{case}_mlp_head.")
+        }
+    )
+    with torch.no_grad():
+        logits = model(fbank).numpy()
+    expected = arrays[f"ft{case}_{'avgtok' if pooling == 'mean' else 'cls'}"]
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+@needs_golden
+def test_reading_a_checkpoint_without_the_dataparallel_prefix(tmp_path: Path) -> None:
+    path = GOLDEN / "ssast_tiny_frame.pth"
+    state = torch.load(path, weights_only=True)
+    torch.save({k.removeprefix("module."): v for k, v in state.items()}, tmp_path / "bare.pth")
+    config, weights = read_ssast(tmp_path / "bare.pth")
+    expected_config, expected = read_ssast(path)
+    assert config == expected_config
+    assert all(torch.equal(weights[k], expected[k]) for k in expected)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
+def test_a_foreign_file_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.pth is not a PyTorch state dict"):
+        read_ssast(tmp_path / "x.pth")
+
+
+def test_a_state_dict_of_another_model_names_what_is_missing(tmp_path: Path) -> None:
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"v\.pos_embed"):
+        read_ssast(tmp_path / "x.pth")
+
+
+def test_equal_grids_leave_positions_unchanged() -> None:
+    pos = torch.randn(1, 8 * 64, 4)
+    assert torch.equal(resize_pos_embed(pos, (8, 64), (8, 64)), pos)
+
+
+def test_shorter_axes_are_cut_around_their_centres() -> None:
+    pos = torch.arange(6.0 * 10).reshape(1, 60, 1)
+    cut = resize_pos_embed(pos, (6, 10), (2, 4)).reshape(2, 4)
+    assert torch.equal(cut, pos.reshape(6, 10)[2:4, 3:7])
+
+
+def test_longer_axes_are_interpolated_each_on_its_own() -> None:
+    ramp = torch.arange(4.0).repeat(2, 1).reshape(1, 8, 1)  # rises along time only
+    out = resize_pos_embed(ramp, (2, 4), (5, 8)).reshape(5, 8)
+    assert torch.allclose(out, out[:1].expand(5, 8))
+    assert (out[0].diff() >= 0).all()
+    assert out.min() == 0
+    assert out.max() == 3
+
+
+def test_a_grid_that_does_not_fit_the_positions_is_refused() -> None:
+    with pytest.raises(ValueError, match="60 positions"):
+        resize_pos_embed(torch.zeros(1, 60, 1), (6, 11), (2, 4))
+
+
+@pytest.mark.parametrize("patch", [(16, 16), (128, 2), (128, 4), (32, 8)])
+def test_matrix_product_equals_convolution(patch: tuple[int, int]) -> None:
+    bins, frames = patch
+    config = EncoderConfig(num_frames=101, patch_bins=bins, patch_frames=frames, stride_bins=bins,
+                           stride_frames=frames, dim=8, num_heads=2)  # fmt: skip
+    embed = PatchEmbed(config)
+    fbank = torch.randn(3, 101, 128)
+    convolved = embed.proj(fbank.transpose(1, 2).unsqueeze(1)).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(embed(fbank), convolved, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "millions"), [("tiny", 5.5), ("small", 21.6), ("base", 85.7)])
+def test_sizes_are_those_of_the_paper(size: str, millions: float) -> None:
+    config = EncoderConfig(
+        num_frames=1024, patch_bins=16, patch_frames=16, stride_bins=16, stride_frames=16, **SIZES[size]
+    )
+    count = sum(p.numel() for p in Encoder(config).parameters()) / 1e6
+    assert config.grid == (8, 64)
+    assert abs(count - millions) < 0.05 * millions
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_heads": 5}, {"patch_frames": 200}, {"stride_frames": 0}, {"depth": 0}]
+)
+def test_impossible_shapes_are_refused(change: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"must|does not fit"):
+        EncoderConfig(**({"num_frames": 100} | change))

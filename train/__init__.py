@@ -1,0 +1,1 @@
+"""SSAST training: model, data, augmentation, fine-tuning and export. Run as `python -m train`."""

@@ -1,0 +1,262 @@
+"""The Audio Spectrogram Transformer of SSAST: encoder, classifier and positional-embedding resizing.
+
+Knows nothing about files, losses or masking. B clips, T frames, F mel bins, D channels, N tokens.
+Gong et al. 2022 (SSAST); block structure of DeiT (Touvron et al. 2021): pre-norm, LayerNorm
+epsilon 1e-6, exact GELU, class and distillation tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (torch's own convention)
+
+__all__ = [
+    "SIZES",
+    "Attention",
+    "Block",
+    "Classifier",
+    "Encoder",
+    "EncoderConfig",
+    "PatchEmbed",
+    "resize_pos_embed",
+]
+
+Pooling = Literal["mean", "cls"]
+Grid = tuple[int, int]
+
+# dim, depth and heads of the paper's models; EncoderConfig takes any other numbers too.
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"dim": 192, "depth": 12, "num_heads": 3},
+    "small": {"dim": 384, "depth": 12, "num_heads": 6},
+    "base": {"dim": 768, "depth": 12, "num_heads": 12},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Everything that fixes the encoder's parameter shapes and token grid."""
+
+    num_frames: int  # T, length of the input in fbank frames
+    num_mel_bins: int = 128  # F
+    patch_bins: int = 128  # 16 for the patch model, num_mel_bins for the frame model
+    patch_frames: int = 2
+    stride_bins: int = 128
+    stride_frames: int = 2
+    dim: int = 192  # D
+    depth: int = 12
+    num_heads: int = 3
+    mlp_ratio: float = 4.0
+    num_prefix_tokens: int = 2  # class and distillation token; 1 for a model without distillation
+    dropout: float = 0.0  # on attention and MLP outputs, training only
+
+    def __post_init__(self) -> None:
+        """Reject shapes that leave no patch or do not divide."""
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim must be a multiple of num_heads, got {self.dim}/{self.num_heads}")
+        if self.patch_bins > self.num_mel_bins or self.patch_frames > self.num_frames:
+            raise ValueError(
+                f"patch {self.patch_bins}x{self.patch_frames} does not fit the input "
+                f"{self.num_mel_bins}x{self.num_frames} (mel bins x frames)"
+            )
+        if min(self.stride_bins, self.stride_frames, self.depth, self.num_prefix_tokens) < 1:
+            raise ValueError("strides, depth and num_prefix_tokens must be at least 1")
+
+    @property
+    def grid(self) -> Grid:
+        """Number of patches along (mel bins, frames)."""
+        return (
+            (self.num_mel_bins - self.patch_bins) // self.stride_bins + 1,
+            (self.num_frames - self.patch_frames) // self.stride_frames + 1,
+        )
+
+    @property
+    def num_patches(self) -> int:
+        """Tokens without the prefix tokens."""
+        return self.grid[0] * self.grid[1]
+
+
+def resize_pos_embed(pos: Tensor, old_grid: Grid, new_grid: Grid) -> Tensor:
+    """Cut or stretch patch position embeddings to another token grid.
+
+    pos: (1, old_bins * old_frames, D), frequency-major. Returns (1, new_bins * new_frames, D).
+    Each axis on its own, time first: a shorter axis is cut around its centre, a longer one is
+    interpolated bilinearly (SSAST section 3.2; the authors' code cuts frequency with the length
+    of the time axis, which this does not repeat).
+    """
+    if pos.shape[1] != old_grid[0] * old_grid[1]:
+        raise ValueError(f"pos holds {pos.shape[1]} positions, the grid {old_grid} wants "
+                         f"{old_grid[0] * old_grid[1]}")  # fmt: skip
+    dim = pos.shape[2]
+    (old_bins, old_frames), (new_bins, new_frames) = old_grid, new_grid
+    image = pos.transpose(1, 2).reshape(1, dim, old_bins, old_frames)
+    if new_frames < old_frames:
+        start = old_frames // 2 - new_frames // 2
+        image = image[:, :, :, start : start + new_frames]
+    elif new_frames > old_frames:
+        image = F.interpolate(image, size=(old_bins, new_frames), mode="bilinear")
+    if new_bins < old_bins:
+        start = old_bins // 2 - new_bins // 2
+        image = image[:, :, start : start + new_bins]
+    elif new_bins > old_bins:
+        image = F.interpolate(image, size=(new_bins, new_frames), mode="bilinear")
+    return image.reshape(1, dim, new_bins * new_frames).transpose(1, 2)
+
+
+class PatchEmbed(nn.Module):
+    """Linear projection of spectrogram patches of any shape and stride."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.patch: Grid = (config.patch_bins, config.patch_frames)
+        self.stride: Grid = (config.stride_bins, config.stride_frames)
+        self.grid = config.grid
+        self.proj = nn.Conv2d(1, config.dim, kernel_size=self.patch, stride=self.stride)
+
+    def forward(self, fbank: Tensor) -> Tensor:
+        """(B, T, F) normalised log-mel -> (B, N, D) patch tokens, frequency-major."""
+        if self.patch != self.stride:
+            image = fbank.transpose(1, 2).unsqueeze(1)  # (B, 1, F, T)
+            return self.proj(image).flatten(2).transpose(1, 2)
+        # Patches that do not overlap are one matrix product, several times faster than the
+        # one-channel convolution on a CPU.
+        (bins, frames), (grid_bins, grid_frames) = self.patch, self.grid
+        used = fbank[:, : grid_frames * frames, : grid_bins * bins]
+        patches = used.reshape(-1, grid_frames, frames, grid_bins, bins)
+        patches = patches.permute(0, 3, 1, 4, 2)  # (B, grid_bins, grid_frames, bins, frames)
+        patches = patches.reshape(-1, grid_bins * grid_frames, bins * frames)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused query-key-value projection."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = dim // num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        batch, tokens, dim = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, head_dim)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = mixed.transpose(1, 2).reshape(batch, tokens, dim)
+        projected: Tensor = self.drop(self.proj(mixed))
+        return projected
+
+
+class Mlp(nn.Module):
+    """Two-layer perceptron with GELU."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        hidden: Tensor = self.drop(self.fc2(F.gelu(self.fc1(x))))
+        return hidden
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads, dropout)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, mlp_hidden, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        x = x + self.attn(self.norm1(x))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+class Encoder(nn.Module):
+    """Patch embedding, prefix tokens, learned positions and transformer blocks."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embed = PatchEmbed(config)
+        prefix = config.num_prefix_tokens
+        self.prefix_tokens = nn.Parameter(torch.zeros(1, prefix, config.dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, prefix + config.num_patches, config.dim))
+        hidden = int(config.dim * config.mlp_ratio)
+        self.blocks = nn.ModuleList(
+            Block(config.dim, config.num_heads, hidden, config.dropout) for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(config.dim, eps=1e-6)
+        nn.init.trunc_normal_(self.prefix_tokens, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def encode(self, patches: Tensor) -> Tensor:
+        """(B, N, D) patch tokens -> (B, prefix + N, D), after the final norm."""
+        prefix = self.prefix_tokens.expand(patches.shape[0], -1, -1)
+        tokens = torch.cat([prefix, patches], dim=1) + self.pos_embed
+        for block in self.blocks:
+            tokens = block(tokens)
+        normed: Tensor = self.norm(tokens)
+        return normed
+
+    def forward(self, fbank: Tensor) -> Tensor:
+        """(B, T, F) normalised log-mel -> (B, prefix + N, D)."""
+        return self.encode(self.patch_embed(fbank))
+
+
+class Classifier(nn.Module):
+    """Encoder, pooling and a linear head, from RAW log-mel to logits.
+
+    Normalisation is part of the model, so that a device needs no constants beside the graph:
+    (x - mean) / (2 * std), SSAST's convention.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_labels: int,
+        *,
+        mean: float,
+        std: float,
+        pooling: Pooling = "mean",
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.pooling: Pooling = pooling
+        self.head = nn.Sequential(
+            nn.LayerNorm(encoder.config.dim), nn.Linear(encoder.config.dim, num_labels)
+        )
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+
+    def embed(self, fbank: Tensor) -> Tensor:
+        """(B, T, F) raw log-mel -> (B, D) pooled embedding."""
+        tokens = self.encoder((fbank - self.mean) / (2 * self.std))
+        prefix = self.encoder.config.num_prefix_tokens
+        chosen = tokens[:, prefix:] if self.pooling == "mean" else tokens[:, :prefix]
+        return chosen.mean(dim=1)
+
+    def forward(self, fbank: Tensor) -> Tensor:
+        """(B, T, F) raw log-mel -> (B, labels) logits."""
+        logits: Tensor = self.head(self.embed(fbank))
+        return logits
