@@ -1,0 +1,145 @@
+"""Self-describing checkpoints: a folder of safetensors and JSON, replaced whole or not at all.
+
+model.safetensors (weights), average.safetensors (their moving average, what ships),
+optimizer.safetensors (AdamW's moments) and checkpoint.json (recipe, data statistics, progress).
+Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from train.model import Classifier, Encoder, EncoderConfig
+from train.recipe import Recipe, parse
+
+__all__ = ["Checkpoint", "CheckpointError", "build_model", "load_checkpoint", "save_checkpoint"]
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged or does not fit; one line."""
+
+
+@dataclass
+class Checkpoint:
+    """What a run is at one step."""
+
+    recipe: Recipe
+    mean: float  # of the training log-mel
+    std: float
+    step: int
+    model: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimizer: dict[str, Tensor]  # "<parameter>/<moment>"
+    metrics: dict[str, Any]
+
+
+def build_model(recipe: Recipe, mean: float, std: float) -> Classifier:
+    """An untrained model of the recipe's shape."""
+    config = EncoderConfig(
+        num_frames=recipe.windows.num_frames,
+        num_mel_bins=recipe.fbank.num_mel_bins,
+        **dataclasses.asdict(recipe.model),
+    )
+    return Classifier(Encoder(config), len(recipe.labels), mean=mean, std=std)
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write to a temporary sibling, then rename: a kill or a full disk leaves the last one whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        save_file(_contiguous(checkpoint.model), partial / "model.safetensors")
+        save_file(_contiguous(checkpoint.average), partial / "average.safetensors")
+        save_file(_contiguous(checkpoint.optimizer), partial / "optimizer.safetensors")
+        state = {
+            "format": FORMAT,
+            "step": checkpoint.step,
+            "mean": checkpoint.mean,
+            "std": checkpoint.std,
+            "metrics": checkpoint.metrics,
+            "recipe": dataclasses.asdict(checkpoint.recipe),
+        }
+        (partial / "checkpoint.json").write_text(json.dumps(state, indent=2) + "\n")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint folder; falls back on the one before when a kill came between two renames."""
+    old = folder.with_name(f".{folder.name}.old")
+    if not folder.exists() and old.exists():
+        old.rename(folder)
+    try:
+        state = json.loads((folder / "checkpoint.json").read_text())
+        if state.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{folder}: checkpoint format {state.get('format')}, this version reads {FORMAT}"
+            )
+        tensors = [load_file(folder / f"{n}.safetensors") for n in ("model", "average", "optimizer")]
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder}: no checkpoint ({Path(error.filename or '').name} is missing)") from error
+    except (json.JSONDecodeError, SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder}: damaged checkpoint: {error}") from error
+    recipe = parse(state["recipe"], Recipe, str(folder))
+    return Checkpoint(
+        recipe, state["mean"], state["std"], state["step"], *tensors, metrics=state["metrics"]
+    )
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], where: Path) -> None:
+    """Load strictly, naming the first keys and shapes that differ."""
+    wanted = model.state_dict()
+    differing = [f"{k} missing" for k in wanted if k not in weights]
+    differing += [f"{k} unknown" for k in weights if k not in wanted]
+    differing += [
+        f"{k} is {tuple(weights[k].shape)}, wanted {tuple(v.shape)}"
+        for k, v in wanted.items()
+        if k in weights and weights[k].shape != v.shape
+    ]
+    if differing:
+        raise CheckpointError(f"{where}: weights do not fit: {'; '.join(differing[:3])}")
+    model.load_state_dict(weights)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """AdamW's state as named tensors."""
+    state = optimizer.state_dict()["state"]
+    return {f"{names[i]}/{k}": v for i, moments in state.items() for k, v in moments.items()}
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor]
+) -> None:
+    """Inverse of `optimizer_tensors`."""
+    packed = optimizer.state_dict()
+    packed["state"] = {
+        i: {k.rsplit("/", 1)[1]: v for k, v in tensors.items() if k.rsplit("/", 1)[0] == name}
+        for i, name in enumerate(names)
+    }
+    optimizer.load_state_dict(packed)
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.detach().contiguous().clone() for key, value in tensors.items()}
+

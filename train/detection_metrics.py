@@ -1,0 +1,106 @@
+"""Scores a detector's events against a track: misses, false accepts per hour, delay, exact intervals.
+
+Matching is one to one: the first detection of the right label from the word's start to its end plus
+`TOLERANCE_S` is a hit, further ones there are duplicates, everything else is a false accept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import beta, chi2
+
+from ssast_edge import Detection
+from train.track import Word
+
+__all__ = ["TOLERANCE_S", "Score", "match", "miss_interval", "rate_interval"]
+
+TOLERANCE_S = 0.5
+
+
+@dataclass(frozen=True)
+class Score:
+    """Counts of one label (or of all) on one track."""
+
+    words: int
+    hits: int
+    false_accepts: int
+    duplicates: int
+    hours: float
+    delays_s: tuple[float, ...]  # detection minus end of the word, of the hits
+    false_times_s: tuple[float, ...]
+    missed: tuple[Word, ...]
+
+    @property
+    def miss_rate(self) -> float:
+        """Share of the words that were not detected."""
+        return 1 - self.hits / self.words if self.words else 0.0
+
+    @property
+    def false_accepts_per_hour(self) -> float:
+        """False accepts over the track's whole length."""
+        return self.false_accepts / self.hours
+
+    def summary(self) -> dict[str, object]:
+        """JSON-ready figures with 95 % intervals."""
+        delays = sorted(self.delays_s)
+        return {
+            "words": self.words,
+            "missed": self.words - self.hits,
+            "miss_rate": round(self.miss_rate, 4),
+            "miss_rate_95": [round(x, 4) for x in miss_interval(self.words - self.hits, self.words)],
+            "false_accepts": self.false_accepts,
+            "false_accepts_per_hour": round(self.false_accepts_per_hour, 3),
+            "false_accepts_per_hour_95": [
+                round(x, 3) for x in rate_interval(self.false_accepts, self.hours)
+            ],
+            "duplicates": self.duplicates,
+            "delay_p50_s": round(delays[len(delays) // 2], 3) if delays else None,
+            "delay_p99_s": round(delays[int(len(delays) * 0.99)], 3) if delays else None,
+        }
+
+
+def match(
+    words: Sequence[Word], detections: Iterable[Detection], *, hours: float, label: str | None = None
+) -> Score:
+    """Match events of one label, or of all labels together."""
+    events = sorted((d for d in detections if label in (None, d.label)), key=lambda d: d.time_s)
+    wanted = [w for w in words if label in (None, w.label)]
+    hit: set[int] = set()
+    delays, false_times = [], []
+    duplicates = 0
+    for event in events:
+        inside = [
+            i
+            for i, w in enumerate(wanted)
+            if w.label == event.label and w.start_s <= event.time_s <= w.end_s + TOLERANCE_S
+        ]
+        fresh = [i for i in inside if i not in hit]
+        if fresh:
+            hit.add(fresh[0])
+            delays.append(event.time_s - wanted[fresh[0]].end_s)
+        elif inside:
+            duplicates += 1
+        else:
+            false_times.append(event.time_s)
+    missed = tuple(w for i, w in enumerate(wanted) if i not in hit)
+    return Score(
+        len(wanted), len(hit), len(false_times), duplicates, hours,
+        tuple(delays), tuple(false_times), missed,
+    )  # fmt: skip
+
+
+def miss_interval(misses: int, words: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Clopper-Pearson interval of a miss rate."""
+    tail = (1 - confidence) / 2
+    low = float(beta.ppf(tail, misses, words - misses + 1)) if misses else 0.0
+    high = float(beta.ppf(1 - tail, misses + 1, words - misses)) if misses < words else 1.0
+    return low, high
+
+
+def rate_interval(events: int, hours: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact Poisson interval of a rate per hour."""
+    tail = (1 - confidence) / 2
+    low = float(chi2.ppf(tail, 2 * events)) / 2 if events else 0.0
+    return low / hours, float(chi2.ppf(1 - tail, 2 * events + 2)) / 2 / hours

@@ -1,0 +1,182 @@
+"""The recordings of ../shared/data as clips with a split, a speaker and a label.
+
+One rule decides the split of every recording, so that training, the validation track and the
+test track can never share a speaker (or a recording, where speakers are not known). Knows nothing
+about features or models.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["DATA_LICENCES", "Clip", "read_packs", "read_synthetic", "split_of"]
+
+Split = Literal["train", "val", "test"]
+
+# What a bundle trained on these packs must carry.
+DATA_LICENCES: dict[str, dict[str, str]] = {
+    "wake_words": {
+        "name": "Picovoice wake-word-benchmark recordings",
+        "licence": "Apache-2.0",
+        "attribution": "Picovoice Inc. and contributors",
+        "source": "https://github.com/Picovoice/wake-word-benchmark",
+    },
+    "speech_commands": {
+        "name": "Google Speech Commands v0.02",
+        "licence": "CC-BY-4.0",
+        "attribution": "Pete Warden, Google",
+        "source": "https://arxiv.org/abs/1804.03209",
+    },
+    "esc10": {
+        "name": "ESC-10 (the CC BY part of ESC-50)",
+        "licence": "CC-BY-3.0",
+        "attribution": "Karol J. Piczak and the Freesound authors",
+        "source": "https://github.com/karolpiczak/ESC-50",
+    },
+    "librispeech": {
+        "name": "LibriSpeech",
+        "licence": "CC-BY-4.0",
+        "attribution": "Vassil Panayotov et al.",
+        "source": "https://www.openslr.org/12",
+    },
+    "speechocean": {
+        "name": "speechocean762",
+        "licence": "CC-BY-4.0",
+        "attribution": "Junbo Zhang et al., SpeechOcean",
+        "source": "https://www.openslr.org/101",
+    },
+    "wuw": {
+        "name": "Wake-Up-Word Corpus II",
+        "licence": "CC-BY-SA-4.0",
+        "attribution": "Veton Kepuska",
+        "source": "WUW Corpus II",
+    },
+    "synthetic": {
+        "name": "Synthetic speech of eSpeak NG, Flite and Festival voices",
+        "licence": "output of free software (GPL-3.0, BSD-style); no recording",
+        "attribution": "eSpeak NG, Flite and Festival authors",
+        "source": "python -m train.synthesize",
+    },
+}
+
+# Shares of the speakers (or recordings) that go to test and to validation.
+_SHARES: dict[str, tuple[float, float]] = {
+    "wake_words": (0.2, 0.1),
+    "librispeech": (0.3, 0.12),
+    "speechocean": (0.3, 0.12),
+    "wuw": (0.3, 0.12),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One recording. `word` is what is said, or the sound's class; empty when it is running speech."""
+
+    path: Path
+    pack: str
+    split: Split
+    speaker: str  # empty where not known
+    word: str = ""
+    kind: Literal["keyword", "word", "speech", "near-miss", "sound", "silence"] = "speech"
+
+
+def split_of(pack: str, group: str) -> Split:
+    """The split of a speaker or recording: a hash of its name, stable for ever."""
+    test, val = _SHARES[pack]
+    draw = int(hashlib.sha256(f"{pack}/{group}".encode()).hexdigest()[:8], 16) / 2**32
+    return "test" if draw < test else "val" if draw < test + val else "train"
+
+
+def read_packs(root: Path, packs: tuple[str, ...]) -> list[Clip]:
+    """All clips of the named packs below `root` (the data folder), in a stable order.
+
+    Raises ValueError for an unknown pack, FileNotFoundError for one that is not there.
+    """
+    readers = {
+        "wake_words": _wake_words,
+        "speech_commands": _speech_commands,
+        "background_noise": _background_noise,
+        "esc10": _esc10,
+        "librispeech": _librispeech,
+        "speechocean": _speechocean,
+        "wuw": _wuw,
+    }
+    clips: list[Clip] = []
+    for pack in packs:
+        if pack not in readers:
+            raise ValueError(f"unknown pack {pack!r}, known: {', '.join(readers)}")
+        found = list(readers[pack](root))
+        if not found:
+            raise FileNotFoundError(f"pack {pack} has no clips below {root}")
+        clips += found
+    return clips
+
+
+def read_synthetic(folder: Path) -> list[Clip]:
+    """Clips written by `python -m train.synthesize`."""
+    kinds = {"keyword": "keyword", "near-miss": "near-miss", "sentence": "speech", "word": "speech"}
+    clips = []
+    for row in _rows(folder / "manifest.csv"):
+        word = row["keyword"] or row["text"]
+        clips.append(
+            Clip(folder / row["path"], "synthetic", row["split"], row["speaker"], word, kinds[row["kind"]])  # type: ignore[arg-type]
+        )
+    return clips
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _wake_words(root: Path) -> Iterator[Clip]:
+    for path in sorted(root.glob("wake_words/*/*.ogg")):
+        word = path.parent.name
+        split = split_of("wake_words", f"{word}/{path.stem}")
+        yield Clip(path, "wake_words", split, "", word, "keyword")
+
+
+def _speech_commands(root: Path) -> Iterator[Clip]:
+    folder = root / "speech_commands"
+    for row in _rows(folder / "manifest.csv"):
+        kind: Literal["silence", "word"] = "silence" if row["word"] == "_silence_" else "word"
+        split: Split = row["split"]  # type: ignore[assignment]
+        yield Clip(folder / row["path"], "speech_commands", split, row["speaker"], row["word"], kind)
+
+
+def _background_noise(root: Path) -> Iterator[Clip]:
+    # Test noise must be noise that training never heard: two of the six are kept for it.
+    kept = {"exercise_bike": "test", "running_tap": "val"}
+    for path in sorted(root.glob("speech_commands/_background_noise_/*.flac")):
+        split: Split = kept.get(path.stem, "train")  # type: ignore[assignment]
+        yield Clip(path, "speech_commands", split, "", path.stem, "sound")
+
+
+def _esc10(root: Path) -> Iterator[Clip]:
+    folds: dict[str, Split] = {"1": "train", "2": "train", "3": "val", "4": "test"}
+    for row in _rows(root / "esc_meta.csv"):
+        if row["esc10"] == "1":
+            split = folds[row["fold"]]
+            yield Clip(root / row["path"], "esc10", split, row["freesound_id"], row["class"], "sound")
+
+
+def _librispeech(root: Path) -> Iterator[Clip]:
+    for path in sorted(root.glob("librispeech/*.ogg")):
+        speaker = path.stem.split("-")[0]
+        yield Clip(path, "librispeech", split_of("librispeech", speaker), speaker)
+
+
+def _speechocean(root: Path) -> Iterator[Clip]:
+    for row in _rows(root / "speechocean.csv"):
+        split = split_of("speechocean", row["speaker"])
+        yield Clip(root / row["path"], "speechocean", split, row["speaker"], row["transcript"])
+
+
+def _wuw(root: Path) -> Iterator[Clip]:
+    for row in _rows(root / "wuw.csv"):
+        yield Clip(root / row["path"], "wuw", split_of("wuw", row["session"]), row["session"])
