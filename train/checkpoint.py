@@ -53,7 +53,8 @@ def build_model(recipe: Recipe, mean: float, std: float) -> Classifier:
         num_mel_bins=recipe.fbank.num_mel_bins,
         **dataclasses.asdict(recipe.model),
     )
-    return Classifier(Encoder(config), len(recipe.labels), mean=mean, std=std)
+    outputs = len(recipe.labels) + len(recipe.auxiliary_labels)
+    return Classifier(Encoder(config), outputs, mean=mean, std=std)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:

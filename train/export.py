@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from ssast_edge.bundle import write_bundle
 from ssast_edge.trigger import TriggerConfig
@@ -60,6 +61,7 @@ def export_bundle(
     recipe = checkpoint.recipe
     model = build_model(recipe, checkpoint.mean, checkpoint.std)
     load_weights(model, checkpoint.average, folder)
+    _keep_outputs(model, len(recipe.labels))
     model.eval()
     fbank = _golden_input(checkpoint)
     with torch.no_grad():
@@ -100,6 +102,17 @@ def export_bundle(
             golden_logits=logits,
             model_card=model_card,
         )
+
+
+def _keep_outputs(model: Classifier, count: int) -> None:
+    """Drop the auxiliary labels, which come last, from the head."""
+    linear = model.head[1]
+    assert isinstance(linear, nn.Linear)
+    kept = nn.Linear(linear.in_features, count)
+    with torch.no_grad():
+        kept.weight.copy_(linear.weight[:count])
+        kept.bias.copy_(linear.bias[:count])
+    model.head[1] = kept
 
 
 def data_licences(checkpoint: Checkpoint) -> list[dict[str, str]]:

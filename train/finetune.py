@@ -56,6 +56,7 @@ def finetune(
         mean, std, step = checkpoint.mean, checkpoint.std, checkpoint.step
 
     torch.manual_seed(recipe.seed)
+    torch.set_num_threads(max(1, jobs))
     model = build_model(recipe, mean, std)
     names = [name for name, _ in model.named_parameters()]
     optimizer = torch.optim.AdamW(_groups(model, recipe.optimizer), betas=(0.9, 0.98))
@@ -68,7 +69,13 @@ def finetune(
     assert set(names) == set(ordered)
 
     sampler = WindowSampler(
-        pool, recipe.labels, recipe.windows, recipe.log_mel_augment, seed=recipe.seed, fill=mean
+        pool,
+        recipe.labels,
+        recipe.windows,
+        recipe.log_mel_augment,
+        seed=recipe.seed,
+        fill=mean,
+        auxiliary_labels=recipe.auxiliary_labels,
     )
     model.train()
     out.mkdir(parents=True, exist_ok=True)

@@ -113,21 +113,17 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.patch: Grid = (config.patch_bins, config.patch_frames)
         self.stride: Grid = (config.stride_bins, config.stride_frames)
-        self.grid = config.grid
+        # Weights in the layout of the convolution that the paper describes, (D, 1, bins, frames).
         self.proj = nn.Conv2d(1, config.dim, kernel_size=self.patch, stride=self.stride)
 
     def forward(self, fbank: Tensor) -> Tensor:
         """(B, T, F) normalised log-mel -> (B, N, D) patch tokens, frequency-major."""
-        if self.patch != self.stride:
-            image = fbank.transpose(1, 2).unsqueeze(1)  # (B, 1, F, T)
-            return self.proj(image).flatten(2).transpose(1, 2)
-        # Patches that do not overlap are one matrix product, several times faster than the
-        # one-channel convolution on a CPU.
-        (bins, frames), (grid_bins, grid_frames) = self.patch, self.grid
-        used = fbank[:, : grid_frames * frames, : grid_bins * bins]
-        patches = used.reshape(-1, grid_frames, frames, grid_bins, bins)
-        patches = patches.permute(0, 3, 1, 4, 2)  # (B, grid_bins, grid_frames, bins, frames)
-        patches = patches.reshape(-1, grid_bins * grid_frames, bins * frames)
+        # A matrix product over unfolded patches: several times faster on a CPU than the
+        # one-channel convolution that it equals.
+        (bins, frames), (stride_bins, stride_frames) = self.patch, self.stride
+        patches = fbank.unfold(1, frames, stride_frames).unfold(2, bins, stride_bins)
+        patches = patches.permute(0, 2, 1, 4, 3)  # (B, grid_bins, grid_frames, bins, frames)
+        patches = patches.reshape(fbank.shape[0], -1, bins * frames)
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
@@ -246,6 +242,8 @@ class Classifier(nn.Module):
         self.head = nn.Sequential(
             nn.LayerNorm(encoder.config.dim), nn.Linear(encoder.config.dim, num_labels)
         )
+        # A label is rarely there: without this the first hundreds of steps only learn that.
+        nn.init.constant_(self.head[1].bias, -3.0)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 

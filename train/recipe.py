@@ -44,9 +44,9 @@ class DataConfig:
 
     packs: tuple[str, ...]
     synthetic: bool = True  # speech written by `python -m train.synthesize`
-    renderings_keyword: int = 24
+    renderings_keyword: int = 16
     renderings_synthetic_keyword: int = 5
-    renderings_other: int = 3
+    renderings_other: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,7 @@ class Recipe:
     labels: tuple[str, ...]
     optimizer: OptimizerConfig
     data: DataConfig
+    auxiliary_labels: tuple[str, ...] = ()  # words learned beside the labels and dropped at export
     seed: int = 0
     save_every_steps: int = 500
     hop_ms: int = 80

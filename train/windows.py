@@ -51,9 +51,16 @@ class WindowSampler:
         *,
         seed: int,
         fill: float,
+        auxiliary_labels: tuple[str, ...] = (),
     ) -> None:
         self.pool, self.labels, self.config, self.augment = pool, labels, config, augment
+        self._word_index = {w: len(labels) + i for i, w in enumerate(auxiliary_labels)}
         self.seed, self.fill = seed, fill
+        self._frames = np.asarray(pool.frames)  # a plain view: a memmap's own slicing is slow
+        bins = pool.frames.shape[1]
+        self._slope = np.linspace(1, 0, bins, dtype=np.float32)
+        hiss = np.random.default_rng(seed).standard_normal(8 * config.num_frames * bins)
+        self._hiss = (0.6 * hiss).astype(np.float32)
         kinds = np.array([clip.kind for clip in pool.clips])[pool.rows["clip"]]
         packs = np.array([clip.pack for clip in pool.clips])[pool.rows["clip"]]
         words = np.array([clip.word for clip in pool.clips])[pool.rows["clip"]]
@@ -82,7 +89,7 @@ class WindowSampler:
                 raise ValueError(f"no training clip of kind {name}")
 
     def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """Windows (size, frames, bins) raw log-mel and targets (size, labels) in {0, 1}."""
+        """Windows (size, frames, bins) raw log-mel and targets (size, labels + auxiliary) in {0, 1}."""
         rng = np.random.default_rng([self.seed, step])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         sources = {
@@ -100,7 +107,7 @@ class WindowSampler:
         names = list(sources)
         bins = self.pool.frames.shape[1]
         windows = np.empty((size, self.config.num_frames, bins), dtype=np.float32)
-        targets = torch.zeros(size, len(self.labels))
+        targets = torch.zeros(size, len(self.labels) + len(self._word_index))
         for i, draw in enumerate(draws):
             windows[i], label = getattr(self, f"_draw_{names[draw]}")(rng)
             if label is not None:
@@ -135,10 +142,10 @@ class WindowSampler:
 
     def _draw_fragment(self, rng: np.random.Generator) -> tuple[Window, int | None]:
         row = self._row(rng, self._keywords[int(rng.integers(len(self.labels)))])
-        features = self._features(row)
         start, end = int(row["start"]), int(row["end"])
         middle = int(start + rng.uniform(0.35, 0.65) * (end - start))
-        piece = features[start:middle] if rng.random() < 0.6 else features[middle:end]
+        first, last = (start, middle) if rng.random() < 0.6 else (middle, end)
+        piece = self._features(row, first, last)
         return self._place(rng, piece, speech_chance=0.9), None
 
     def _draw_near_miss(self, rng: np.random.Generator) -> tuple[Window, int | None]:
@@ -146,8 +153,10 @@ class WindowSampler:
         return self._place(rng, features, speech_chance=self.config.context_chance), None
 
     def _draw_word(self, rng: np.random.Generator) -> tuple[Window, int | None]:
-        features = self._features(self._row(rng, self._words))
-        return self._place(rng, features, speech_chance=self.config.context_chance), None
+        row = self._row(rng, self._words)
+        label = self._word_index.get(self.pool.clips[int(row["clip"])].word)
+        features = self._features(row)
+        return self._place(rng, features, speech_chance=self.config.context_chance), label
 
     def _draw_speech(self, rng: np.random.Generator) -> tuple[Window, int | None]:
         return self._speech_window(rng), None
@@ -161,9 +170,10 @@ class WindowSampler:
         chosen: np.void = self.pool.rows[rows[rng.integers(len(rows))]]
         return chosen
 
-    def _features(self, row: np.void) -> Window:
-        first = int(row["offset"])
-        return self.pool.frames[first : first + int(row["frames"])].astype(np.float32)
+    def _features(self, row: np.void, first: int = 0, last: int | None = None) -> Window:
+        """Frames first..last of a rendering; converting from float16 is what costs."""
+        offset, last = int(row["offset"]), int(row["frames"]) if last is None else last
+        return self._frames[offset + first : offset + last].astype(np.float32)
 
     def _whole(self, rng: np.random.Generator, rows: NDArray[np.intp]) -> Window:
         """The whole word somewhere in the window, a little more often near its end."""
@@ -174,17 +184,16 @@ class WindowSampler:
         own_context = start > 0 or end < int(row["frames"])
         if own_context and rng.random() > self.config.context_chance:
             return self._cut(rng, row, end + after)
-        word = self._features(row)[start:end]
+        word = self._features(row, start, end)
         return self._place(rng, word, speech_chance=0.6, after=after)
 
     def _cut(self, rng: np.random.Generator, row: np.void, stop: int) -> Window:
         """The window of the rendering that ends at frame `stop`, its outside filled with room tone."""
         window = self._bed(rng)
-        features = self._features(row)
         first = stop - self.config.num_frames
-        low, high = max(first, 0), min(stop, len(features))
+        low, high = max(first, 0), min(stop, int(row["frames"]))
         if high > low:
-            window[low - first : high - first] = features[low:high]
+            window[low - first : high - first] = self._features(row, low, high)
         return window
 
     def _place(
@@ -209,11 +218,11 @@ class WindowSampler:
 
     def _bed(self, rng: np.random.Generator) -> Window:
         """Quiet: digital silence to faint noise with a random slope over frequency."""
-        bins = self.pool.frames.shape[1]
-        level = LOG_FLOOR + rng.exponential(2.5)
-        slope = np.linspace(rng.uniform(0, 3), 0, bins)
-        bed = level + slope + 0.6 * rng.standard_normal((self.config.num_frames, bins))
-        return np.maximum(bed, LOG_FLOOR).astype(np.float32)
+        size = self.config.num_frames * self._slope.size
+        first = int(rng.integers(self._hiss.size - size))
+        bed = self._hiss[first : first + size].reshape(self.config.num_frames, -1)
+        tilt = self._slope * np.float32(rng.uniform(0, 3))
+        return np.maximum(bed + (tilt + np.float32(LOG_FLOOR + rng.exponential(2.5))), LOG_FLOOR)
 
     def _speech_window(self, rng: np.random.Generator) -> Window:
         pack = self._speech[int(rng.integers(len(self._speech)))]
@@ -223,12 +232,11 @@ class WindowSampler:
 
     def _noise_window(self, rng: np.random.Generator) -> Window:
         row = self._row(rng, self._sounds)
-        features = self._features(row)
         frames = self.config.num_frames
-        if len(features) < frames:
-            features = np.tile(features, (-(-frames // len(features)), 1))
-        first = int(rng.integers(len(features) - frames + 1))
-        window = features[first : first + frames]
+        first = int(rng.integers(max(0, int(row["frames"]) - frames) + 1))
+        window = self._features(row, first, min(first + frames, int(row["frames"])))
+        if len(window) < frames:
+            window = np.tile(window, (-(-frames // len(window)), 1))[:frames]
         if rng.random() < 0.15:  # a voice in the background
             window = np.logaddexp(window, self._speech_window(rng) - rng.uniform(0, 3))
         return window

@@ -99,14 +99,17 @@ def test_a_grid_that_does_not_fit_the_positions_is_refused() -> None:
         resize_pos_embed(torch.zeros(1, 60, 1), (6, 11), (2, 4))
 
 
-@pytest.mark.parametrize("patch", [(16, 16), (128, 2), (128, 4), (32, 8)])
-def test_matrix_product_equals_convolution(patch: tuple[int, int]) -> None:
-    bins, frames = patch
-    config = EncoderConfig(num_frames=101, patch_bins=bins, patch_frames=frames, stride_bins=bins,
-                           stride_frames=frames, dim=8, num_heads=2)  # fmt: skip
+@pytest.mark.parametrize("stride", [(16, 16), (10, 10), (128, 2), (128, 1), (7, 3)])
+@pytest.mark.parametrize("patch", [(16, 16), (128, 2), (128, 8), (32, 8)])
+def test_patch_projection_equals_the_convolution(patch: tuple[int, int], stride: tuple[int, int]) -> None:
+    config = EncoderConfig(
+        num_frames=101, patch_bins=patch[0], patch_frames=patch[1], stride_bins=stride[0],
+        stride_frames=stride[1], dim=8, num_heads=2,
+    )  # fmt: skip
     embed = PatchEmbed(config)
     fbank = torch.randn(3, 101, 128)
     convolved = embed.proj(fbank.transpose(1, 2).unsqueeze(1)).flatten(2).transpose(1, 2)
+    assert convolved.shape[1] == config.num_patches
     torch.testing.assert_close(embed(fbank), convolved, atol=1e-5, rtol=1e-5)
 
 

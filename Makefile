@@ -1,0 +1,61 @@
+# make demo   hear it work: installs the wheel into .venv (no torch) and runs `ssast-edge demo`
+# make test   every test, in .venv-test (torch and all; some GB and minutes the first time)
+# make check  ruff and mypy, in .venv-test
+# make clean  remove both environments and what was built
+
+PYTHON ?= python3
+DEMO := .venv
+TEST := .venv-test
+PACKAGES = $(wildcard ssast_edge train optimize)
+RUNTIME := pyproject.toml LICENSE $(shell find ssast_edge -type f ! -name '*.py[co]' 2>/dev/null)
+
+.PHONY: demo test check lint types clean
+.DELETE_ON_ERROR:
+
+demo: $(DEMO)/installed.stamp
+	@$(DEMO)/bin/ssast-edge demo
+
+test: $(TEST)/installed.stamp $(TEST)/system.stamp
+	$(TEST)/bin/python -m pytest $(PYTEST_ARGS)
+
+check: lint types
+
+lint: $(TEST)/installed.stamp
+	$(TEST)/bin/ruff check
+	$(TEST)/bin/ruff format --check
+
+types: $(TEST)/installed.stamp
+	$(TEST)/bin/mypy $(PACKAGES)
+
+clean:
+	rm -rf $(DEMO) $(TEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# The wheel is built by pip and installed alone: what a user of `pip install ssast-edge` gets.
+$(DEMO)/installed.stamp: $(RUNTIME) | $(DEMO)/bin/python $(DEMO)/system.stamp
+	@echo "installing ssast-edge and its runtime dependencies into $(DEMO)"
+	@$(DEMO)/bin/pip install --quiet --disable-pip-version-check .
+	@touch $@
+
+# Editable: the tests run the checkout, whose sources may change without another install.
+$(TEST)/installed.stamp: pyproject.toml | $(TEST)/bin/python
+	@echo "installing ssast-edge with torch and the test tools into $(TEST)"
+	@$(TEST)/bin/pip install --quiet --disable-pip-version-check -e '.[train,optimize,dev]'
+	@touch $@
+
+# Debian's python3 comes without ensurepip, which `python3 -m venv` needs.
+%/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "$(PYTHON) is older than 3.10: make $(firstword $(MAKECMDGOALS)) PYTHON=python3.X" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || tools/apt-packages python3-venv
+	@$(PYTHON) -m venv $*
+
+# Only a microphone needs PortAudio: without it the demo and the other tests still run.
+$(DEMO)/system.stamp: | $(DEMO)/bin/python
+	@$(PYTHON) -c 'import ctypes.util, sys; sys.exit(not ctypes.util.find_library("portaudio"))' || \
+	  tools/apt-packages libportaudio2 || echo "(needed for a microphone only: going on without)"
+	@touch $@
+
+$(TEST)/system.stamp: | $(TEST)/bin/python
+	@tools/apt-packages libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins || \
+	  echo "(the tests with a virtual microphone will be skipped)"
+	@touch $@

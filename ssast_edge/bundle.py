@@ -1,0 +1,397 @@
+"""A deployable model: one folder that describes itself, checked before anything runs.
+
+`bundle.json` names the task, labels, front end, window, hop, triggers, model files, origin
+and licences, and the size and SHA-256 of every other file. A small golden input and output
+let the runtime prove that the model here gives the numbers of the model that was trained.
+Nothing in a bundle is ever unpickled. Knows nothing of how a model is run.
+"""
+
+import dataclasses
+import importlib.resources
+import json
+import re
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssast_edge.errors import BundleError, SsastEdgeError
+from ssast_edge.fbank import FbankConfig
+from ssast_edge.integrity import FileRecord, check_files, check_name, record_file
+from ssast_edge.manifest import ManifestError, check_keys, from_json, read_json
+from ssast_edge.trigger import TriggerConfig
+
+FloatArray = NDArray[np.float32]
+
+MANIFEST = "bundle.json"
+GOLDEN_FILE = "golden.npz"  # as written; when read, bundle.json says
+MODEL_CARD = "MODEL_CARD.md"  # the same
+SCHEMA_VERSION = 1
+TASKS = ("keyword-spotting", "audio-tagging")
+ACTIVATIONS = ("sigmoid", "softmax")
+# What two CPUs may differ by in a float32 graph is 100 times less; another model, other
+# weights or a wrong front end differ by far more.
+GOLDEN_TOLERANCE = 1e-3
+
+GOLDEN_ARRAYS = ("fbank", "logits")
+# The keys of bundle.json that Bundle does not hold as they are.
+FILE_KEYS = ("schema_version", "golden", "files")
+
+# What numpy and zipfile raise for another kind of file, a broken one, a pickle.
+_NOT_AN_NPZ = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+_DATA_KEYS = ("name", "licence", "attribution", "source")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalization:
+    """How the graph normalises the raw log-mel: (x - mean) / (2 * std). For the record only."""
+
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        """Refuse a spread that nothing can be divided by."""
+        if not self.std > 0:
+            raise ValueError(f"std must be above 0, got {self.std}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """One form of the model in the bundle."""
+
+    backend: str  # "onnx"
+    precision: str  # "fp32", "int8"; for people, the runtime does not look at it
+    file: str  # path inside the bundle
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Golden:
+    """An input and what the model gave for it where it was made."""
+
+    fbank: FloatArray  # (window_frames, num_mel_bins), raw log-mel
+    logits: FloatArray  # (labels,)
+    tolerance: float = GOLDEN_TOLERANCE  # largest absolute difference of a logit
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bundle:
+    """A loaded bundle: every file in it has been checked, the model is not opened yet."""
+
+    path: Path
+    name: str
+    version: str
+    task: str  # one of TASKS
+    labels: tuple[str, ...]  # in the order of the model's output
+    fbank: FbankConfig
+    normalization: Normalization
+    window_frames: int  # fbank frames the model sees
+    hop_ms: int  # audio between two inferences
+    activation: str  # logits to scores: one of ACTIVATIONS
+    models: tuple[ModelFile, ...]  # the first that can be run is used
+    triggers: dict[str, TriggerConfig]  # by label; a label without one never fires
+    golden: Golden
+    provenance: dict[str, Any]  # free JSON: recipe, seed, date, commit, metrics
+    data: tuple[dict[str, str], ...]  # name, licence, attribution, source of each data set
+    licence: str
+    model_card: str = ""  # path inside the bundle of a text for people; empty = none
+
+    def __post_init__(self) -> None:
+        """Refuse fields that contradict each other."""
+        _one_of("task", self.task, TASKS)
+        _one_of("activation", self.activation, ACTIVATIONS)
+        for label in (self.name, self.version, *self.labels):
+            if not label.strip() or not label.isprintable():
+                raise ValueError(f"names and labels must be printable text, got {label!r}")
+        if not self.labels:
+            raise ValueError("labels must name at least one label")
+        if len(set(self.labels)) != len(self.labels):
+            twice = next(label for label in self.labels if self.labels.count(label) > 1)
+            raise ValueError(f"label {twice!r} is given twice")
+        if self.window_frames < 1:
+            raise ValueError(f"window_frames must be at least 1, got {self.window_frames}")
+        check_hop(self.hop_ms, self.fbank)
+        if not self.models:
+            raise ValueError("models must name at least one model file")
+        for label in self.triggers:
+            if label not in self.labels:
+                raise ValueError(f"trigger for unknown label {label!r}")
+        if self.task == "keyword-spotting" and not self.triggers:
+            raise ValueError("triggers must name at least one label: nothing could be detected")
+        for source in self.data:
+            if set(source) != set(_DATA_KEYS):
+                raise ValueError(f"each of data must have {', '.join(_DATA_KEYS)}, got {source}")
+        wanted = (self.window_frames, self.fbank.num_mel_bins), (len(self.labels),)
+        shapes = self.golden.fbank.shape, self.golden.logits.shape
+        if shapes != wanted:
+            raise ValueError(
+                f"golden fbank and logits have the shapes {shapes[0]} and {shapes[1]}, wanted "
+                f"{wanted[0]} and {wanted[1]} by window_frames, num_mel_bins and labels"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenFile:
+    """Where bundle.json says the golden pair is."""
+
+    file: str
+    tolerance: float = GOLDEN_TOLERANCE
+
+    def __post_init__(self) -> None:
+        """Refuse a tolerance that would refuse or accept everything."""
+        if not 0 < self.tolerance <= 1:
+            raise ValueError(f"tolerance must be above 0 and at most 1, got {self.tolerance}")
+
+
+class Model(Protocol):
+    """What `replay_golden` needs of a backend."""
+
+    def infer(self, fbank: FloatArray) -> FloatArray:
+        """Logits, shape (labels,), for one window of raw log-mel."""
+
+
+def default_bundles() -> list[str]:
+    """Names of the bundles that are installed with this package."""
+    folder = _shipped_folder()
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if (path / MANIFEST).is_file())
+
+
+def load_bundle(name_or_path: str | Path) -> Bundle:
+    """Read and check a bundle: a bare name is one that ships with this package, else a folder.
+
+    Raises BundleError, in one line, for anything that is missing, altered or malformed.
+    """
+    try:
+        return _load(_find(name_or_path))
+    except (ValueError, ArithmeticError, OSError) as error:
+        raise BundleError(f"bundle {name_or_path}: {_one_line(error)}") from error
+
+
+def write_bundle(
+    folder: str | Path,
+    manifest: Mapping[str, Any],
+    files: Mapping[str, str | Path],
+    *,
+    golden_fbank: FloatArray,
+    golden_logits: FloatArray,
+    golden_tolerance: float = GOLDEN_TOLERANCE,
+    model_card: str | None = None,
+) -> Bundle:
+    """Write a bundle that `load_bundle` accepts, or leave `folder` as it was.
+
+    manifest: the keys of bundle.json but schema_version, golden, files and model_card, which
+    are added; dataclasses in it become objects. files: name in the bundle -> file to copy.
+    model_card: Markdown for people. A bundle that is there already is replaced. Raises
+    BundleError when the bundle would not load, or when `folder` holds something else.
+    """
+    target = Path(folder).resolve()
+    if target.exists() and not (target / MANIFEST).is_file() and not _is_empty(target):
+        raise BundleError(f"{target} is not a bundle: not replaced, give another folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A sibling, so that the last step is a rename within one file system.
+    prefix = f".{target.name}."
+    with tempfile.TemporaryDirectory(".tmp", prefix, target.parent) as temporary:
+        new = Path(temporary) / "new"
+        new.mkdir()
+        try:
+            for name, source in files.items():
+                if name in (MANIFEST, GOLDEN_FILE, MODEL_CARD):
+                    raise ValueError(f"file path {name!r} is taken")
+                check_name(name)
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, new / name)
+            np.savez(
+                new / GOLDEN_FILE,
+                fbank=np.asarray(golden_fbank, np.float32),
+                logits=np.asarray(golden_logits, np.float32),
+            )
+            added: dict[str, Any] = {
+                "schema_version": SCHEMA_VERSION,
+                "golden": {"file": GOLDEN_FILE, "tolerance": golden_tolerance},
+            }
+            if model_card is not None:
+                (new / MODEL_CARD).write_text(model_card, encoding="utf-8")
+                added["model_card"] = MODEL_CARD
+            written = sorted(path for path in new.rglob("*") if path.is_file())
+            added["files"] = {
+                path.relative_to(new).as_posix(): dataclasses.asdict(record_file(path))
+                for path in written
+            }
+            (new / MANIFEST).write_text(_to_json({**manifest, **added}), encoding="utf-8")
+            bundle = _load(new)
+            _replace(target, new, Path(temporary) / "replaced")
+        except (ValueError, OSError) as error:
+            raise BundleError(f"bundle {target} not written: {_one_line(error)}") from error
+    return dataclasses.replace(bundle, path=target)
+
+
+def replay_golden(bundle: Bundle, model: Model) -> None:
+    """Raise BundleError unless the model gives the bundle's golden output for its golden input."""
+    logits = np.asarray(model.infer(bundle.golden.fbank))
+    wanted = bundle.golden.logits
+    if logits.shape != wanted.shape:
+        raise BundleError(
+            f"bundle {bundle.path}: the model gives shape {logits.shape}, "
+            f"wanted {wanted.shape}, one logit for each label"
+        )
+    difference = float(np.max(np.abs(logits - wanted)))
+    # `not <=`: a logit that is not a number must not pass.
+    if not difference <= bundle.golden.tolerance:
+        raise BundleError(
+            f"bundle {bundle.path}: the model does not give its golden output (differs by "
+            f"{difference:.3g}, allowed {bundle.golden.tolerance:g}): another model, or a "
+            "runtime that computes wrongly on this machine"
+        )
+
+
+def resolve_label(name: str, labels: Iterable[str]) -> str:
+    """The label meant by `name`: "Smart mirror" and "smart-mirror" mean "smart_mirror".
+
+    Raises SsastEdgeError, listing the labels, when there is none.
+    """
+    known = list(labels)
+    if name in known:
+        return name
+    for label in known:
+        if _plain(label) == _plain(name):
+            return label
+    raise SsastEdgeError(f"unknown keyword {name!r}, known: {', '.join(known) or 'none'}")
+
+
+def check_hop(hop_ms: int, fbank: FbankConfig) -> None:
+    """Raise ValueError unless hop_ms is a whole number of fbank frames."""
+    frames = hop_ms / fbank.hop_ms
+    if frames < 1 or frames != round(frames):
+        raise ValueError(f"hop_ms must be a multiple of {fbank.hop_ms:g} ms, got {hop_ms}")
+
+
+def _one_of(field: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"unsupported {field} {value!r}, this ssast-edge knows {', '.join(known)}")
+
+
+def _one_line(error: Exception) -> str:
+    # A file's own words may be in it: they must not move the cursor of a terminal.
+    return " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+
+
+def _plain(label: str) -> str:
+    return re.sub(r"[\s_-]+", "_", label.strip().lower())
+
+
+def _shipped_folder() -> Path:
+    return Path(str(importlib.resources.files("ssast_edge"))) / "bundles"
+
+
+def _find(name_or_path: str | Path) -> Path:
+    folder = Path(name_or_path)
+    is_bare_name = isinstance(name_or_path, str) and name_or_path == folder.name
+    if is_bare_name and (_shipped_folder() / folder / MANIFEST).is_file():
+        return _shipped_folder() / folder
+    if (folder / MANIFEST).is_file():
+        return folder
+    if folder.is_dir():
+        raise BundleError(f"bundle {folder}: {MANIFEST} is missing: not a bundle folder")
+    names = ", ".join(default_bundles()) or "none"
+    raise BundleError(
+        f"no bundle {str(name_or_path)!r}: give a folder that holds {MANIFEST} or the name of "
+        f"a bundle that ships with ssast-edge ({names})"
+    )
+
+
+def _load(folder: Path) -> Bundle:
+    manifest = from_json(read_json(folder / MANIFEST), dict[str, Any])
+    version = manifest.get("schema_version")
+    # First of all: a later schema may well have other keys.
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise ManifestError(
+            f"schema_version is {version!r}, this ssast-edge reads {SCHEMA_VERSION}: "
+            "update ssast-edge, or export the bundle again"
+        )
+    hints = get_type_hints(Bundle)
+    own_keys = [name for name in hints if name not in ("path", *FILE_KEYS)]
+    check_keys(manifest, [*FILE_KEYS, *own_keys], "", optional=["model_card"])
+    values = {
+        name: from_json(manifest[name], hints[name], name) for name in own_keys if name in manifest
+    }
+    records = from_json(manifest["files"], dict[str, FileRecord], "files")
+    golden = from_json(manifest["golden"], GoldenFile, "golden")
+    named = [golden.file, *(model.file for model in values["models"])]
+    for name in [*named, *filter(None, [values.get("model_card")])]:
+        if name not in records:
+            raise ValueError(f"file {name!r} is not listed in files")
+    check_files(folder, records)
+    pair = _read_golden(folder, golden)
+    return Bundle(path=folder, golden=pair, **values)
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _replace(target: Path, new: Path, old: Path) -> None:
+    had_one = target.exists()
+    if had_one:
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if had_one:
+            old.rename(target)
+        raise
+
+
+def _to_json(manifest: Mapping[str, Any]) -> str:
+    text = json.dumps(
+        manifest,
+        indent=2,
+        sort_keys=True,
+        ensure_ascii=False,
+        allow_nan=False,
+        default=_plain_value,
+    )
+    return text + "\n"
+
+
+def _plain_value(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be written into {MANIFEST}")
+
+
+def _read_golden(folder: Path, golden: GoldenFile) -> Golden:
+    try:
+        # Opened here: numpy leaves the file open when it is no .npz.
+        with (
+            (folder / golden.file).open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
+            fbank, logits = (np.asarray(arrays[name]) for name in GOLDEN_ARRAYS)
+    except _NOT_AN_NPZ as error:
+        raise ValueError(
+            f"golden file {golden.file} must be an .npz of plain arrays fbank and logits: {error}"
+        ) from error
+    for array in (fbank, logits):
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise ValueError(f"golden file {golden.file} must hold finite float32 numbers")
+    return Golden(fbank=fbank, logits=logits, tolerance=golden.tolerance)

@@ -1,0 +1,51 @@
+"""The command `ssast-edge`: a click group whose commands are imported when they are used.
+
+Everything a user can get wrong ends here, as one line on stderr and a status other than 0.
+"""
+
+from importlib import import_module
+
+import click
+
+from ssast_edge.errors import SsastEdgeError
+
+# Command -> the module that has it, as a function of the same name.
+COMMANDS = {
+    "listen": "ssast_edge.commands.listen",
+    "tag": "ssast_edge.commands.tag",
+    "demo": "ssast_edge.commands.demo",
+    "devices": "ssast_edge.commands.devices",
+    "info": "ssast_edge.commands.info",
+}
+
+
+class LazyGroup(click.Group):
+    """A group of the commands in COMMANDS."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the commands, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command, None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; a user's mistake becomes one line."""
+        try:
+            return super().invoke(ctx)
+        except SsastEdgeError as error:
+            raise click.ClickException(str(error)) from error
+        except click.UsageError as error:
+            error.ctx = None  # with it click writes the usage too, three lines in all
+            raise
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ssast-edge", message="%(prog)s %(version)s")
+def main() -> None:
+    """Find spoken keywords and other sounds in live audio, on this device alone."""

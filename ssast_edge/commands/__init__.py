@@ -1,0 +1,1 @@
+"""The commands of `ssast-edge`, one module each. Only these print."""

@@ -1,0 +1,91 @@
+"""`ssast-edge listen`: keywords in live audio, in a file or in a pipe."""
+
+from typing import Any
+
+import click
+
+from ssast_edge.commands.options import (
+    bundle_options,
+    parse_thresholds,
+    trigger_thresholds,
+)
+
+
+@click.command()
+@bundle_options
+@click.option(
+    "--input",
+    metavar="FILE|-",
+    help="An audio file of any format; - is raw 16-bit PCM or a WAV on standard input.",
+)
+@click.option("--device", metavar="INDEX|NAME", help="Microphone: its index or part of its name.")
+@click.option(
+    "--channel",
+    type=click.IntRange(0),
+    help="Channel to hear, counted from 0.  [default: the mean of all]",
+)
+@click.option("--keyword", "keywords", multiple=True, help="Only this one; may be repeated.")
+@click.option(
+    "--threshold",
+    "thresholds",
+    metavar="[KEYWORD=]X",
+    callback=parse_thresholds,
+    multiple=True,
+    help="Score in (0, 1) that fires, for one keyword or all.  [default: the bundle's]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--realtime", is_flag=True, help="Play --input no faster than it was recorded.")
+@click.option(
+    "--input-rate",
+    type=click.IntRange(1000, 768_000),
+    default=16_000,
+    show_default=True,
+    help="Sample rate of raw PCM, Hz.",
+)
+@click.option(
+    "--input-channels",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Channels of raw PCM.",
+)
+def listen(
+    bundle: str,
+    hop_ms: int | None,
+    threads: int,
+    keywords: tuple[str, ...],
+    thresholds: list[tuple[str | None, float]],
+    as_json: bool,
+    **source_options: Any,
+) -> None:
+    """Report spoken keywords, each with its audio time and score.
+
+    From a microphone, or from --input as fast as it can be read. Ctrl-C ends it. rtf in the
+    summary is the processing time per second of audio.
+    """
+    from ssast_edge.bundle import load_bundle
+    from ssast_edge.commands.listening import listen_to
+    from ssast_edge.commands.output import open_output
+    from ssast_edge.commands.source import SourceConfig, open_source
+    from ssast_edge.spotter import Spotter
+
+    model, config = load_bundle(bundle), SourceConfig(**source_options)
+    limits = trigger_thresholds(model, keywords, thresholds)
+    spotter = Spotter(
+        model,
+        hop_ms=hop_ms,
+        keywords=keywords or None,
+        thresholds=limits,
+        threads=threads,
+        on_scores=lambda time_s, _: output.hop(time_s, spotter),
+    )
+    with (
+        open_source(config, model.fbank.sample_rate) as source,
+        open_output(
+            as_json=as_json,
+            title=f"{source.name} ({model.name})",
+            thresholds=limits,
+            is_endless=config.input is None,
+        ) as output,
+    ):
+        listen_to(source, spotter, output)

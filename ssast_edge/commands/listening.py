@@ -1,0 +1,174 @@
+"""The loop of `listen` and `demo`: audio through a spotter, until it ends or is ended.
+
+Knows nothing of how detections are shown: that is an `Output`.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from types import FrameType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssast_edge.commands.source import Source
+from ssast_edge.errors import SsastEdgeError
+from ssast_edge.spotter import Detection, Spotter
+
+Samples = NDArray[np.float32]
+
+REPORT_S = 1.0  # time between two messages about lost audio
+
+# Audio that waits for so many hops means that inference does not keep up: a shorter wait is
+# the device handing over its blocks unevenly.
+LATE_HOPS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a stretch of listening came to. rtf: processing time per time of audio."""
+
+    audio_s: float
+    detections: int
+    hops: int
+    skipped_hops: int
+    overflows: int
+    dropped_s: float
+    rtf: float
+    infer_ms: Mapping[str, float]  # p50, p95, p99, max
+
+
+class Output(Protocol):
+    """Where the results go."""
+
+    def hop(self, time_s: float, spotter: Spotter) -> None:
+        """Called after each inference."""
+
+    def audio(self, samples: Samples, spotter: Spotter, lost_s: float) -> None:
+        """Called after each block, with the audio lost so far."""
+
+    def detection(self, detection: Detection) -> None:
+        """Called for each detection, in time order."""
+
+    def trouble(self, message: str) -> None:
+        """Called when audio was lost, once a second of audio at most."""
+
+    def summary(self, summary: Summary) -> None:
+        """Called once, at the end."""
+
+
+def listen_to(source: Source, spotter: Spotter, output: Output) -> Summary:
+    """Run until the source ends, Ctrl-C or SIGTERM; the output has had its summary then.
+
+    When the source fails, the summary of what was heard before goes out first.
+    """
+    loop = _Loop(source, spotter, output)
+    try:
+        with _ended_by_signal():
+            loop.run()
+    except KeyboardInterrupt:
+        pass
+    except SsastEdgeError:
+        if spotter.time_s:
+            output.summary(loop.summary())
+        raise
+    summary = loop.summary()
+    output.summary(summary)
+    return summary
+
+
+class _Loop:
+    def __init__(self, source: Source, spotter: Spotter, output: Output) -> None:
+        self._source = source
+        self._spotter = spotter
+        self._output = output
+        self._detections = 0
+        self._lost_s = 0.0
+        self._reported = (0.0, 0)  # lost_s and overflows when they were last reported
+        self._next_report_s = 0.0
+        self._processing_s = 0.0
+        self._waiting: list[Samples] = []  # taken from the source, not yet pushed
+
+    def run(self) -> None:
+        hop_s = self._spotter.hop_ms / 1000
+        is_late = False
+        for block in self._source:
+            if block.dropped_s:
+                self._push(is_late)
+                self._spotter.skip(block.dropped_s)
+                self._lost_s += block.dropped_s
+            self._report(block.start_s)
+            self._waiting.append(block.samples)
+            backlog_s = self._source.backlog_s
+            is_late = is_late or backlog_s > LATE_HOPS * hop_s
+            # Behind: take all that waits first, then infer once, at the newest hop of it.
+            if is_late and backlog_s > hop_s:
+                continue
+            self._push(is_late)
+            is_late = False
+        self._push(is_late)
+
+    def summary(self) -> Summary:
+        audio_s = self._spotter.time_s
+        return Summary(
+            audio_s=audio_s,
+            detections=self._detections,
+            hops=self._spotter.hops,
+            skipped_hops=self._spotter.skipped_hops,
+            overflows=self._source.overflows,
+            dropped_s=max(self._lost_s, self._source.dropped_s),
+            rtf=self._processing_s / audio_s if audio_s else 0.0,
+            infer_ms=self._spotter.infer_ms.summary(),
+        )
+
+    def _push(self, is_late: bool) -> None:
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        samples = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+        began_s = perf_counter()
+        detections = self._spotter.push(samples, latest_only=is_late)
+        self._processing_s += perf_counter() - began_s
+        for detection in detections:
+            self._detections += 1
+            self._output.detection(detection)
+        self._output.audio(samples, self._spotter, self._lost_s)
+
+    def _report(self, time_s: float) -> None:
+        """Tell of audio that was lost since the last time."""
+        lost_s, overflows = now = self._lost_s, self._source.overflows
+        if now == self._reported or time_s < self._next_report_s:
+            return
+        said = [f"{clock(time_s)}  lost {lost_s - self._reported[0]:.2f} s of audio"]
+        if overflows > self._reported[1]:
+            said.append(f"{overflows - self._reported[1]} overflows in the audio device")
+        self._output.trouble(", ".join(said))
+        self._reported, self._next_report_s = now, time_s + REPORT_S
+
+
+def clock(time_s: float) -> str:
+    """Audio time as 1:02:03.45 or 02:03.45."""
+    minutes, seconds = divmod(round(time_s, 2), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02d}:{seconds:05.2f}" if hours else f"{minutes:02d}:{seconds:05.2f}"
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Make SIGTERM raise KeyboardInterrupt, as Ctrl-C does: it also ends a read that waits."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python handles signals in the main thread only
+        return
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,78 @@
+"""Options and arguments that several commands take."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from ssast_edge.bundle import Bundle
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_BUNDLE = "wake-words"
+
+
+def parse_thresholds(
+    ctx: click.Context, param: click.Parameter, values: Sequence[str]
+) -> list[tuple[str | None, float]]:
+    """`X` for every keyword as (None, x), `KEYWORD=X` as (keyword, x)."""
+    parsed = []
+    for value in values:
+        keyword, _, number = value.rpartition("=")
+        try:
+            threshold = float(number)
+        except ValueError:
+            raise click.BadParameter(f"wanted X or KEYWORD=X, got {value!r}") from None
+        if not 0 < threshold < 1:
+            raise click.BadParameter(f"a threshold lies between 0 and 1, got {number}")
+        parsed.append((keyword or None, threshold))
+    return parsed
+
+
+def bundle_options(command: F) -> F:
+    """--bundle, --hop-ms and --threads."""
+    options = [
+        click.option(
+            "--bundle",
+            default=DEFAULT_BUNDLE,
+            show_default=True,
+            metavar="NAME|DIR",
+            help="The model: one that ships with ssast-edge, or a bundle's folder.",
+        ),
+        click.option(
+            "--hop-ms",
+            type=click.IntRange(1),
+            metavar="MS",
+            help="Audio between two inferences, ms, a multiple of 10.  [default: the bundle's]",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(1, 64),
+            default=1,
+            show_default=True,
+            help="CPU threads for inference.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def trigger_thresholds(
+    bundle: "Bundle", keywords: Sequence[str], given: Sequence[tuple[str | None, float]]
+) -> dict[str, float]:
+    """The threshold of every label that may fire, as `--keyword` and `--threshold` say.
+
+    keywords: only these, every label with a trigger when empty. A threshold given for one
+    keyword goes before one given for all, wherever it stands.
+    """
+    from ssast_edge.bundle import resolve_label
+
+    labels = [resolve_label(keyword, bundle.triggers) for keyword in keywords or bundle.triggers]
+    for_all = [threshold for keyword, threshold in given if keyword is None]
+    for_one = {resolve_label(name, bundle.triggers): x for name, x in given if name is not None}
+    thresholds = {label: bundle.triggers[label].threshold for label in labels}
+    thresholds.update(dict.fromkeys(labels, for_all[-1]) if for_all else {})
+    thresholds.update({label: x for label, x in for_one.items() if label in thresholds})
+    return thresholds

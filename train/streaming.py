@@ -1,0 +1,110 @@
+"""Runs a bundle over a track through the device's own runtime, and chooses its triggers on one.
+
+Scores are computed once; triggers are then replayed over them as often as wanted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssast_edge import Detection, Spotter
+from ssast_edge.bundle import Bundle
+from ssast_edge.trigger import Trigger, TriggerConfig
+from train.detection_metrics import Score, match
+from train.track import Track
+
+__all__ = ["HopScores", "choose_trigger", "replay", "run_bundle", "sweep"]
+
+_BLOCK = 16000 * 5
+
+# What a false accept per hour may cost in missed words when a threshold is chosen.
+_MISS_PER_FALSE_ACCEPT = 0.02
+_THRESHOLDS = 1 / (1 + np.exp(-np.arange(-3.0, 6.01, 0.125)))
+
+
+@dataclass(frozen=True)
+class HopScores:
+    """times_s: (H,) audio time of each hop; scores: (H, labels) unsmoothed."""
+
+    labels: tuple[str, ...]
+    times_s: NDArray[np.float64]
+    scores: NDArray[np.float32]
+
+
+def run_bundle(
+    bundle: Bundle, samples: NDArray[np.float32], progress: Callable[[float], None] | None = None
+) -> HopScores:
+    """Scores of every hop of a track, from the streaming runtime itself."""
+    times: list[float] = []
+    scores: list[NDArray[np.float32]] = []
+
+    def keep(time_s: float, values: NDArray[np.float32]) -> None:
+        times.append(time_s)
+        scores.append(values.copy())
+
+    spotter = Spotter(bundle, on_scores=keep)
+    for first in range(0, len(samples), _BLOCK):
+        spotter.push(samples[first : first + _BLOCK])
+        if progress is not None:
+            progress(min(1.0, (first + _BLOCK) / len(samples)))
+    return HopScores(bundle.labels, np.array(times), np.array(scores, dtype=np.float32))
+
+
+def replay(hops: HopScores, triggers: Mapping[str, TriggerConfig]) -> list[Detection]:
+    """Detections that these triggers give on those scores, in time order."""
+    found: list[Detection] = []
+    times = hops.times_s.tolist()
+    for label, config in triggers.items():
+        trigger = Trigger(config)
+        column = hops.scores[:, hops.labels.index(label)].tolist()
+        for time_s, score in zip(times, column, strict=True):
+            fired = trigger.update(score, time_s)
+            if fired is not None:
+                found.append(Detection(label, time_s, fired))
+    return sorted(found, key=lambda d: d.time_s)
+
+
+def sweep(hops: HopScores, track: Track, label: str, base: TriggerConfig) -> list[tuple[float, Score]]:
+    """(threshold, score) of one label over a fixed grid of thresholds."""
+    results = []
+    for threshold in _THRESHOLDS.tolist():
+        config = TriggerConfig(
+            threshold=threshold,
+            smoothing_ms=base.smoothing_ms,
+            min_hits=base.min_hits,
+            rearm=base.rearm,
+            refractory_s=base.refractory_s,
+        )
+        events = replay(hops, {label: config})
+        results.append((threshold, match(track.words, events, hours=track.hours, label=label)))
+    return results
+
+
+def choose_trigger(tracks: list[tuple[HopScores, Track]], label: str) -> tuple[TriggerConfig, float]:
+    """Smoothing, hits and threshold with the least cost, summed over validation tracks.
+
+    Cost: miss rate plus 0.02 for every false accept per hour; of the thresholds that tie, the
+    middle one. Returns the trigger and its mean cost.
+    """
+    best: tuple[float, TriggerConfig] = (math.inf, TriggerConfig())
+    for smoothing_ms, min_hits in itertools.product((0.0, 160.0, 240.0, 320.0), (1, 2)):
+        base = TriggerConfig(smoothing_ms=smoothing_ms, min_hits=min_hits)
+        costs = np.zeros(len(_THRESHOLDS))
+        for hops, track in tracks:
+            for i, (_, score) in enumerate(sweep(hops, track, label, base)):
+                costs[i] += score.miss_rate + _MISS_PER_FALSE_ACCEPT * score.false_accepts_per_hour
+        costs /= len(tracks)
+        tied = np.flatnonzero(costs <= costs.min() + 1e-9)
+        if costs.min() < best[0] - 1e-9:
+            threshold = round(float(_THRESHOLDS[tied[len(tied) // 2]]), 4)
+            best = (
+                float(costs.min()),
+                TriggerConfig(threshold=threshold, smoothing_ms=smoothing_ms, min_hits=min_hits),
+            )
+    return best[1], best[0]
