@@ -21,7 +21,7 @@ __all__ = ["Fbank", "FbankConfig", "fbank", "num_frames"]
 Samples = NDArray[np.float32]
 FloatArray = NDArray[np.float32]
 
-_ENERGY_FLOOR = np.float32(np.finfo(np.float32).eps)  # Kaldi's: log gives -15.942385
+_ENERGY_FLOOR = float(np.finfo(np.float32).eps)  # Kaldi's: log gives -15.942385
 _BLOCK_FRAMES = 64  # frames at a time: the intermediate arrays stay in the L2 cache
 
 
@@ -83,12 +83,12 @@ def fbank(samples: ArrayLike, config: FbankConfig = FbankConfig()) -> FloatArray
     checked = _checked(samples)
     count = num_frames(len(checked), config)
     out = np.empty((count, config.num_mel_bins), dtype=np.float32)
-    if count:
-        kernel = _kernel(config)
-        windows = np.lib.stride_tricks.sliding_window_view(checked, config.window_samples)
-        frames = windows[:: config.hop_samples]
-        for first in range(0, count, _BLOCK_FRAMES):
-            out[first : first + _BLOCK_FRAMES] = kernel.log_mel(frames[first : first + _BLOCK_FRAMES])
+    kernel = _kernel(config)
+    hop, window = config.hop_samples, config.window_samples
+    for first in range(0, count, _BLOCK_FRAMES):
+        block = min(_BLOCK_FRAMES, count - first)
+        part = checked[first * hop : (first + block - 1) * hop + window]
+        out[first : first + block] = kernel.log_mel(part, block)
     return out
 
 
@@ -97,6 +97,8 @@ class Fbank:
 
     def __init__(self, config: FbankConfig = FbankConfig()) -> None:  # noqa: B008
         self.config = config
+        self._kernel = _kernel(config)
+        self._window_samples, self._hop_samples = config.window_samples, config.hop_samples
         self._pending: Samples = np.empty(0, dtype=np.float32)
 
     def push(self, samples: ArrayLike) -> FloatArray:
@@ -104,10 +106,20 @@ class Fbank:
 
         samples: (N,) of any length. Raises ValueError for another shape.
         """
-        pending = np.concatenate((self._pending, _checked(samples)))
-        frames = fbank(pending, self.config)
-        self._pending = pending[len(frames) * self.config.hop_samples :]
+        checked = _checked(samples)
+        pending = np.concatenate((self._pending, checked)) if len(self._pending) else checked
+        if len(pending) < self._window_samples + self._hop_samples:
+            frames = self._one_or_none(pending)  # the usual case of a live stream
+        else:
+            frames = fbank(pending, self.config)
+        # A copy: the caller may reuse its block, and a view would keep a long one alive.
+        self._pending = pending[len(frames) * self._hop_samples :].copy()
         return frames
+
+    def _one_or_none(self, pending: Samples) -> FloatArray:
+        if len(pending) < self._window_samples:
+            return self._kernel.nothing
+        return self._kernel.log_mel(pending[: self._window_samples], 1)
 
     def reset(self) -> None:
         """Forget the samples of an unfinished frame: a new stream begins."""
@@ -118,34 +130,41 @@ class _Kernel:
     """Constants of one configuration, and the arithmetic from windows to log-mel."""
 
     def __init__(self, config: FbankConfig) -> None:
-        self._preemphasis = np.float32(config.preemphasis)
-        self._fft_size = config.fft_size
+        self._fft_size, self._hop = config.fft_size, config.hop_samples
         phase = 2 * np.pi * np.arange(config.window_samples) / (config.window_samples - 1)
-        self._window = (0.5 - 0.5 * np.cos(phase)).astype(np.float32)
+        self._window = 0.5 - 0.5 * np.cos(phase)
+        # Pre-emphasis is folded into the window: w[n] * (x[n] - c * x[n - 1]). The first sample
+        # has no one before it, and a Hann window's weight for it is zero.
+        self._late_window = self._window[1:] * config.preemphasis
         filters = _mel_filters(config)  # (num_mel_bins, fft_size // 2)
         # The triangles overlap by half, so a filter is a short run of FFT bins: they are laid end
         # to end and summed run by run.
-        runs = [np.flatnonzero(row) for row in filters]
-        self._filled = np.flatnonzero([len(run) > 0 for run in runs])
+        # One that lies between two FFT bins is empty; it takes bin 0 with its weight of zero.
+        runs = [np.flatnonzero(row) if row.any() else np.array([0]) for row in filters]
         self._columns = np.concatenate(runs)
         self._weights = np.concatenate([row[run] for row, run in zip(filters, runs, strict=True)])
-        lengths = np.array([len(runs[i]) for i in self._filled])
+        lengths = [len(run) for run in runs]
         self._starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
-        self._num_mel_bins = config.num_mel_bins
+        self.nothing: FloatArray = np.empty((0, config.num_mel_bins), dtype=np.float32)
 
-    def log_mel(self, windows: FloatArray) -> FloatArray:
-        """(n, window_samples) -> (n, num_mel_bins)."""
-        centred = windows - windows.mean(axis=1, keepdims=True)
-        shaped = centred.copy()
-        shaped[:, 1:] -= self._preemphasis * centred[:, :-1]
-        shaped[:, 0] -= self._preemphasis * centred[:, 0]
-        shaped *= self._window
+    def log_mel(self, samples: Samples, count: int) -> FloatArray:
+        """`count` frames from just the samples that they cover -> (count, num_mel_bins)."""
+        windows = np.ndarray(
+            (count, len(self._window)),
+            dtype=np.float32,
+            buffer=samples,
+            strides=(self._hop * samples.itemsize, samples.itemsize),
+        )
+        # float64 inside: beside a loud tone, float32 sums put an error of 1 % on quiet filters.
+        wide = windows.astype(np.float64)
+        centred = wide - np.add.reduce(wide, axis=1, keepdims=True) / len(self._window)
+        shaped = centred * self._window
+        shaped[:, 1:] -= centred[:, :-1] * self._late_window
         spectrum = np.fft.rfft(shaped, self._fft_size)
         power = spectrum.real**2 + spectrum.imag**2
-        weighted = power.take(self._columns, axis=1).astype(np.float32, copy=False) * self._weights
-        energies = np.zeros((len(windows), self._num_mel_bins), dtype=np.float32)
-        energies[:, self._filled] = np.add.reduceat(weighted, self._starts, axis=1)
-        return np.log(np.maximum(energies, _ENERGY_FLOOR))
+        weighted = power.take(self._columns, axis=1) * self._weights
+        energies = np.add.reduceat(weighted, self._starts, axis=1)
+        return np.log(np.maximum(energies, _ENERGY_FLOOR)).astype(np.float32)
 
 
 @lru_cache(maxsize=8)
@@ -153,14 +172,14 @@ def _kernel(config: FbankConfig) -> _Kernel:
     return _Kernel(config)
 
 
-def _mel_filters(config: FbankConfig) -> FloatArray:
+def _mel_filters(config: FbankConfig) -> NDArray[np.float64]:
     """Triangles in mel, (num_mel_bins, fft_size // 2). Kaldi leaves out the Nyquist bin."""
     low, high = _mel(np.array([config.low_hz, config.sample_rate / 2]))
     edges = low + (high - low) / (config.num_mel_bins + 1) * np.arange(config.num_mel_bins + 2)
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     bins = _mel(config.sample_rate / config.fft_size * np.arange(config.fft_size // 2))
     rising, falling = (bins - left) / (centre - left), (right - bins) / (right - centre)
-    return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    return np.asarray(np.maximum(0, np.minimum(rising, falling)))
 
 
 def _mel(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -171,4 +190,4 @@ def _checked(samples: ArrayLike) -> Samples:
     array = np.asarray(samples, dtype=np.float32)
     if array.ndim != 1:
         raise ValueError(f"samples must have shape (N,), mono, got shape {array.shape}")
-    return array
+    return np.ascontiguousarray(array)

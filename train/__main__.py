@@ -50,6 +50,23 @@ def finetune(
         click.echo(f"{folder}")
 
 
+@main.command()
+@click.argument("checkpoint", type=FOLDER)
+@click.option("--bundle", type=FOLDER, required=True, help="Folder to write.")
+@click.option("--data", type=FOLDER, default=Path("../shared/data"), show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of the validation track.")
+def export(checkpoint: Path, bundle: Path, data: Path, seed: int) -> None:
+    """Export a checkpoint as a bundle, its triggers chosen on the validation track."""
+    from train.export import export_bundle
+    from train.triggers import choose_triggers
+
+    with _one_line_errors():
+        export_bundle(checkpoint, bundle)
+        triggers, report = choose_triggers(bundle, data, seed=seed)
+        export_bundle(checkpoint, bundle, triggers=triggers, provenance={"validation": report})
+        click.echo(f"{bundle}")
+
+
 class _one_line_errors:  # noqa: N801 (reads as a keyword at its use)
     """Turns a user's mistakes into one line and status 1; anything else keeps its traceback."""
 
