@@ -115,7 +115,7 @@ def virtual_microphone(*, sample_rate: int, channels: int) -> Iterator[VirtualMi
         "PULSE_SERVER": server,
         "ALSA_CONFIG_PATH": str(folder / "alsa.conf"),
     }
-    sink = f"module-null-sink sink_name=microphone rate={sample_rate} channels={channels}"
+    sink = f"module-null-sink sink_name=microphone rate={sample_rate} channels={channels} norewinds=1"
     command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no"]
     command += ["--disable-shm=yes", "-L", f"module-native-protocol-unix auth-anonymous=1 socket={folder}/native"]
     command += ["-L", sink]
