@@ -59,15 +59,30 @@ def run_bundle(
 def replay(hops: HopScores, triggers: Mapping[str, TriggerConfig]) -> list[Detection]:
     """Detections that these triggers give on those scores, in time order."""
     found: list[Detection] = []
-    times = hops.times_s.tolist()
     for label, config in triggers.items():
         trigger = Trigger(config)
-        column = hops.scores[:, hops.labels.index(label)].tolist()
-        for time_s, score in zip(times, column, strict=True):
+        column = hops.scores[:, hops.labels.index(label)]
+        kept = _worth_replaying(hops.times_s, column, config)
+        for time_s, score in zip(hops.times_s[kept].tolist(), column[kept].tolist(), strict=True):
             fired = trigger.update(score, time_s)
             if fired is not None:
                 found.append(Detection(label, time_s, fired))
     return sorted(found, key=lambda d: d.time_s)
+
+
+def _worth_replaying(
+    times_s: NDArray[np.float64], scores: NDArray[np.float32], config: TriggerConfig
+) -> NDArray[np.intp]:
+    """Hops that can matter for this trigger; the detections are those of all hops.
+
+    In long stretches of scores too low to fire or to keep it disarmed, only the hops that smoothing
+    reaches over are kept: about one in thirty.
+    """
+    low = scores < 0.5 * config.rearm * config.threshold
+    hop_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1.0
+    reach = 2 + int(np.ceil(config.smoothing_ms / 1000 / hop_s)) + config.min_hits
+    near = np.convolve(~low, np.ones(2 * reach + 1), mode="same") > 0
+    return np.flatnonzero(near)
 
 
 def sweep(hops: HopScores, track: Track, label: str, base: TriggerConfig) -> list[tuple[float, Score]]:
