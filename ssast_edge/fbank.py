@@ -1,28 +1,31 @@
 """Kaldi-compatible log-mel filterbank in numpy, for a whole recording and for a stream.
 
 Knows nothing of models, files or normalisation: what comes out is the raw log-mel. Follows Kaldi's
-`compute-fbank-feats` as SSAST sets it (Hann window, no energy, no dither, frames only where they
-are whole), the same numbers as `torchaudio.compliance.kaldi.fbank`.
+`compute-fbank-feats` as SSAST sets it (Hann window, no energy, no dither, only whole frames), which
+is `torchaudio.compliance.kaldi.fbank`. It computes in float64: the float32 FFT of torchaudio has
+rounding noise some 90 dB below the loudest bin of a frame, and this one has none.
 
-Every operation gives a frame the same bits whatever other frames are computed with it (no BLAS, no
-sums across frames), so that a stream equals the whole recording bit for bit.
+A frame gets the same bits whatever frames are computed with it: every operation is elementwise or
+within one row (no BLAS, whose sums depend on the number of rows). So a stream equals the whole
+recording bit for bit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import log
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Fbank", "FbankConfig", "fbank", "num_frames"]
 
-Samples = NDArray[np.float32]
 FloatArray = NDArray[np.float32]
+DoubleArray = NDArray[np.float64]
 
-_ENERGY_FLOOR = float(np.finfo(np.float32).eps)  # Kaldi's: log gives -15.942385
-_BLOCK_FRAMES = 64  # frames at a time: the intermediate arrays stay in the L2 cache
+_ENERGY_FLOOR = np.array(np.finfo(np.float32).eps, np.float64)  # Kaldi's: its log is -15.942385
+_BLOCK_FRAMES = 32  # frames at a time: more gain little and leave the cache of a small core
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,24 +34,39 @@ class FbankConfig:
 
     sample_rate: int = 16000  # Hz
     num_mel_bins: int = 128
-    window_ms: float = 25.0
-    hop_ms: float = 10.0
+    window_ms: float = 25.0  # length of a frame
+    hop_ms: float = 10.0  # from the start of a frame to the start of the next
     low_hz: float = 20.0  # lower edge of the first mel filter; the last one ends at Nyquist
-    preemphasis: float = 0.97
+    preemphasis: float = 0.97  # share of the sample before that is subtracted
 
     def __post_init__(self) -> None:
         """Refuse settings that leave no window, hop or filter."""
-        if self.sample_rate < 1000 or self.num_mel_bins < 1:
+        if not (isinstance(self.sample_rate, int) and 1000 <= self.sample_rate <= 768000):
             raise ValueError(
-                f"sample_rate must be at least 1000 Hz and num_mel_bins at least 1, "
-                f"got {self.sample_rate} and {self.num_mel_bins}"
+                f"sample_rate must be a whole number from 1000 to 768000 Hz, "
+                f"got {self.sample_rate!r}"
             )
-        if self.window_samples < 2 or self.hop_samples < 1:
+        if not 0 < self.hop_ms <= self.window_ms <= 1000:
             raise ValueError(
-                f"window_ms and hop_ms must hold samples, got {self.window_ms} and {self.hop_ms}"
+                f"hop_ms and window_ms must be 0 < hop_ms <= window_ms <= 1000, "
+                f"got {self.hop_ms} and {self.window_ms}"
+            )
+        if self.hop_samples < 1 or self.window_samples < 2:
+            raise ValueError(
+                f"hop_ms must hold 1 sample and window_ms 2, got {self.hop_ms} and "
+                f"{self.window_ms} at {self.sample_rate} Hz"
+            )
+        most_bins = self.fft_size // 2
+        if not (isinstance(self.num_mel_bins, int) and 1 <= self.num_mel_bins <= most_bins):
+            raise ValueError(
+                f"num_mel_bins must be a whole number from 1 to {most_bins} (half the FFT), "
+                f"got {self.num_mel_bins!r}"
             )
         if not 0 <= self.low_hz < self.sample_rate / 2:
-            raise ValueError(f"low_hz must be from 0 to Nyquist, got {self.low_hz}")
+            raise ValueError(
+                f"low_hz must be at least 0 and below Nyquist ({self.sample_rate / 2:g}), "
+                f"got {self.low_hz}"
+            )
         if not 0 <= self.preemphasis <= 1:
             raise ValueError(f"preemphasis must be from 0 to 1, got {self.preemphasis}")
 
@@ -59,135 +77,186 @@ class FbankConfig:
 
     @property
     def hop_samples(self) -> int:
-        """Samples between the starts of two frames."""
+        """Samples from the start of a frame to the start of the next."""
         return int(self.sample_rate * self.hop_ms / 1000)
 
     @property
     def fft_size(self) -> int:
-        """Next power of two of the window."""
+        """The window's length, rounded up to a power of two."""
         return 1 << (self.window_samples - 1).bit_length()
 
 
-def num_frames(num_samples: int, config: FbankConfig) -> int:
+_DEFAULT = FbankConfig()
+
+
+def num_frames(num_samples: int, config: FbankConfig = _DEFAULT) -> int:
     """Whole frames in `num_samples` samples (Kaldi's snip_edges)."""
-    if num_samples < config.window_samples:
-        return 0
-    return 1 + (num_samples - config.window_samples) // config.hop_samples
+    return _whole_frames(num_samples, config.window_samples, config.hop_samples)
 
 
-def fbank(samples: ArrayLike, config: FbankConfig = FbankConfig()) -> FloatArray:  # noqa: B008
+def fbank(samples: ArrayLike, config: FbankConfig = _DEFAULT) -> FloatArray:
     """Raw log-mel of a whole recording: (frames, num_mel_bins).
 
-    samples: (N,) in [-1, 1] at config.sample_rate. Raises ValueError for another shape.
+    samples: (N,) floats in [-1, 1] at config.sample_rate; fewer than one window give 0 frames.
+    A sample that is not finite makes the frames around it NaN.
+
+    Raises:
+        ValueError: another shape, or whole numbers (PCM must be scaled first).
     """
-    checked = _checked(samples)
-    count = num_frames(len(checked), config)
-    out = np.empty((count, config.num_mel_bins), dtype=np.float32)
-    kernel = _kernel(config)
-    hop, window = config.hop_samples, config.window_samples
-    for first in range(0, count, _BLOCK_FRAMES):
-        block = min(_BLOCK_FRAMES, count - first)
-        part = checked[first * hop : (first + block - 1) * hop + window]
-        out[first : first + block] = kernel.log_mel(part, block)
-    return out
+    return Fbank(config).push(samples)
 
 
 class Fbank:
-    """The front end of a stream: samples in, frames out as soon as they are whole."""
+    """The front end of one stream: samples in, frames out as soon as they are whole."""
 
-    def __init__(self, config: FbankConfig = FbankConfig()) -> None:  # noqa: B008
+    def __init__(self, config: FbankConfig = _DEFAULT) -> None:
         self.config = config
-        self._kernel = _kernel(config)
-        self._window_samples, self._hop_samples = config.window_samples, config.hop_samples
-        self._pending: Samples = np.empty(0, dtype=np.float32)
+        self._window_samples = config.window_samples
+        self._hop_samples = config.hop_samples
+        self._block = _Block(config)
+        self._num_pending = 0  # samples in the block, from the start of the next frame on
 
     def push(self, samples: ArrayLike) -> FloatArray:
         """The frames that these samples complete: (n, num_mel_bins), n may be 0.
 
-        samples: (N,) of any length. Raises ValueError for another shape.
+        samples: (N,) floats in [-1, 1], N of any size; see `fbank`.
         """
-        checked = _checked(samples)
-        pending = np.concatenate((self._pending, checked)) if len(self._pending) else checked
-        if len(pending) < self._window_samples + self._hop_samples:
-            frames = self._one_or_none(pending)  # the usual case of a live stream
-        else:
-            frames = fbank(pending, self.config)
-        # A copy: the caller may reuse its block, and a view would keep a long one alive.
-        self._pending = pending[len(frames) * self._hop_samples :].copy()
+        fresh = _checked(samples)
+        hop, block = self._hop_samples, self._block
+        count = _whole_frames(self._num_pending + len(fresh), self._window_samples, hop)
+        frames = np.empty((count, self.config.num_mel_bins), dtype=np.float32)
+        num_taken = num_done = 0
+        while num_taken < len(fresh):
+            space = block.samples[self._num_pending :]
+            part = fresh[num_taken : num_taken + len(space)]
+            space[: len(part)] = part
+            num_taken += len(part)
+            self._num_pending += len(part)
+            count = _whole_frames(self._num_pending, self._window_samples, hop)
+            if count:
+                block.log_mel(frames[num_done : num_done + count])
+                num_done += count
+                rest = block.samples[count * hop : self._num_pending]
+                self._num_pending = len(rest)
+                block.samples[: len(rest)] = rest
         return frames
 
-    def _one_or_none(self, pending: Samples) -> FloatArray:
-        if len(pending) < self._window_samples:
-            return self._kernel.nothing
-        return self._kernel.log_mel(pending[: self._window_samples], 1)
-
     def reset(self) -> None:
-        """Forget the samples of an unfinished frame: a new stream begins."""
-        self._pending = np.empty(0, dtype=np.float32)
+        """Forget the samples of the unfinished frame: a new stream begins."""
+        self._num_pending = 0
 
 
-class _Kernel:
-    """Constants of one configuration, and the arithmetic from windows to log-mel."""
+class _Block:
+    """Up to `_BLOCK_FRAMES` frames of samples, and the arithmetic from them to log-mel.
+
+    Owns its scratch arrays, so one block serves one thread.
+    """
 
     def __init__(self, config: FbankConfig) -> None:
-        self._fft_size, self._hop = config.fft_size, config.hop_samples
-        phase = 2 * np.pi * np.arange(config.window_samples) / (config.window_samples - 1)
-        self._window = 0.5 - 0.5 * np.cos(phase)
-        # Pre-emphasis is folded into the window: w[n] * (x[n] - c * x[n - 1]). The first sample
-        # has no one before it, and a Hann window's weight for it is zero.
-        self._late_window = self._window[1:] * config.preemphasis
-        filters = _mel_filters(config)  # (num_mel_bins, fft_size // 2)
-        # The triangles overlap by half, so a filter is a short run of FFT bins: they are laid end
-        # to end and summed run by run.
-        # One that lies between two FFT bins is empty; it takes bin 0 with its weight of zero.
-        runs = [np.flatnonzero(row) if row.any() else np.array([0]) for row in filters]
-        self._columns = np.concatenate(runs)
-        self._weights = np.concatenate([row[run] for row, run in zip(filters, runs, strict=True)])
-        lengths = [len(run) for run in runs]
-        self._starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
-        self.nothing: FloatArray = np.empty((0, config.num_mel_bins), dtype=np.float32)
+        window, hop, rows = config.window_samples, config.hop_samples, _BLOCK_FRAMES
+        self._tables = tables = _tables(config)
+        self._window_samples, self._hop_samples = window, hop
+        self._preemphasis = np.array(config.preemphasis)
+        # Of the mean, preemphasis leaves this share in every sample.
+        self._mean_scale = np.array((1 - config.preemphasis) / window)
+        self.samples: DoubleArray = np.zeros(window + (rows - 1) * hop)
+        self._emphasised: DoubleArray = np.zeros(len(self.samples) - 1)
+        self._windows = _windows(self.samples, rows, window, hop)
+        self._emphasised_windows = _windows(self._emphasised, rows, window - 1, hop)
+        # The padding after the window, and the window's first sample, stay 0.
+        self._padded: DoubleArray = np.zeros((rows, config.fft_size))
+        self._shaped = self._padded[:, 1:window]
+        self._power: DoubleArray = np.empty((rows, config.fft_size // 2 + 1))
+        self._weighted: DoubleArray = np.empty((rows, len(tables.weights)))
 
-    def log_mel(self, samples: Samples, count: int) -> FloatArray:
-        """`count` frames from just the samples that they cover -> (count, num_mel_bins)."""
-        windows = np.ndarray(
-            (count, len(self._window)),
-            dtype=np.float32,
-            buffer=samples,
-            strides=(self._hop * samples.itemsize, samples.itemsize),
-        )
-        # float64 inside: beside a loud tone, float32 sums put an error of 1 % on quiet filters.
-        wide = windows.astype(np.float64)
-        centred = wide - np.add.reduce(wide, axis=1, keepdims=True) / len(self._window)
-        shaped = centred * self._window
-        shaped[:, 1:] -= centred[:, :-1] * self._late_window
-        spectrum = np.fft.rfft(shaped, self._fft_size)
-        power = spectrum.real**2 + spectrum.imag**2
-        weighted = power.take(self._columns, axis=1) * self._weights
-        energies = np.add.reduceat(weighted, self._starts, axis=1)
-        return np.log(np.maximum(energies, _ENERGY_FLOOR)).astype(np.float32)
+    def log_mel(self, out: FloatArray) -> None:
+        """Log-mel of the block's first frames into `out`, (count, num_mel_bins)."""
+        tables, count = self._tables, len(out)
+        rows = 0 if count == 1 else slice(count)  # numpy is quicker on one row without its axis
+        used = self._window_samples + (count - 1) * self._hop_samples
+        # Kaldi preemphasises frame by frame, its first sample with itself; the Hann window is 0
+        # there, so the samples of all frames can be preemphasised at once.
+        emphasised = self._emphasised[: used - 1]
+        np.multiply(self.samples[: used - 1], self._preemphasis, out=emphasised)
+        np.subtract(self.samples[1:used], emphasised, out=emphasised)
+        means = np.add.reduce(self._windows[rows], axis=-1, keepdims=True)
+        means *= self._mean_scale
+        shaped = self._shaped[rows]
+        np.subtract(self._emphasised_windows[rows], means, out=shaped)
+        shaped *= tables.window
+        parts = np.fft.rfft(self._padded[rows]).view(np.float64)  # real, imaginary, real, ...
+        np.square(parts, out=parts)
+        power = np.add(parts[..., 0::2], parts[..., 1::2], out=self._power[rows])
+        weighted = self._weighted[rows]
+        power.take(tables.columns, axis=-1, out=weighted, mode="clip")  # "raise" buffers `out`
+        weighted *= tables.weights
+        energies = np.add.reduceat(weighted, tables.starts, axis=-1)
+        np.maximum(energies, _ENERGY_FLOOR, out=energies)
+        out[:] = np.log(energies, out=energies)
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """Constants of one configuration.
+
+    The mel filters overlap by half, so a filter is a short run of FFT bins: the runs lie end to
+    end, to be summed run by run. An empty filter is one bin of weight 0.
+    """
+
+    window: DoubleArray  # (window_samples - 1,): Hann without its first sample, which is 0
+    columns: NDArray[np.intp]  # FFT bin of each entry
+    weights: DoubleArray  # of each entry
+    starts: NDArray[np.intp]  # (num_mel_bins,): first entry of each filter
 
 
 @lru_cache(maxsize=8)
-def _kernel(config: FbankConfig) -> _Kernel:
-    return _Kernel(config)
+def _tables(config: FbankConfig) -> _Tables:
+    phase = 2 * np.pi * np.arange(1, config.window_samples) / (config.window_samples - 1)
+    filters = _mel_filters(config)
+    filters[filters.max(axis=1) == 0, 0] = -1  # marks the empty ones, to keep one entry of each
+    rows, columns = np.nonzero(filters)
+    weights = np.maximum(filters[rows, columns], 0).astype(np.float64)
+    starts = np.searchsorted(rows, np.arange(config.num_mel_bins))
+    return _Tables(0.5 - 0.5 * np.cos(phase), columns, weights, starts)
 
 
-def _mel_filters(config: FbankConfig) -> NDArray[np.float64]:
-    """Triangles in mel, (num_mel_bins, fft_size // 2). Kaldi leaves out the Nyquist bin."""
-    low, high = _mel(np.array([config.low_hz, config.sample_rate / 2]))
-    edges = low + (high - low) / (config.num_mel_bins + 1) * np.arange(config.num_mel_bins + 2)
+def _mel_filters(config: FbankConfig) -> FloatArray:
+    """Triangles in mel, (num_mel_bins, fft_size // 2): Kaldi leaves out the Nyquist bin.
+
+    In float32 and in torchaudio's order: mel has few digits left there, and exact weights would
+    differ from torchaudio's by up to 0.2 %.
+    """
+    low, high = (1127 * log(1 + hertz / 700) for hertz in (config.low_hz, config.sample_rate / 2))
+    low_mel, step = np.float32(low), np.float32((high - low) / (config.num_mel_bins + 1))
+    index = np.arange(config.num_mel_bins + 2, dtype=np.float32)
+    edges = low_mel + index * step
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    bins = _mel(config.sample_rate / config.fft_size * np.arange(config.fft_size // 2))
-    rising, falling = (bins - left) / (centre - left), (right - bins) / (right - centre)
-    return np.asarray(np.maximum(0, np.minimum(rising, falling)))
+    bin_hertz = np.float32(config.sample_rate / config.fft_size)
+    hertz = bin_hertz * np.arange(config.fft_size // 2, dtype=np.float32)
+    ratio = np.float32(1) + hertz / np.float32(700)
+    # Through float64, for the nearest float32 on every processor.
+    mels = np.float32(1127) * np.log(ratio.astype(np.float64)).astype(np.float32)
+    rising, falling = (mels - left) / (centre - left), (right - mels) / (right - centre)
+    filters: FloatArray = np.maximum(np.float32(0), np.minimum(rising, falling))
+    return filters
 
 
-def _mel(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(1127 * np.log1p(hertz / 700))
+def _windows(samples: DoubleArray, rows: int, window: int, hop: int) -> DoubleArray:
+    """View of overlapping windows, (rows, window)."""
+    strides = hop * samples.itemsize, samples.itemsize
+    view: DoubleArray = np.ndarray((rows, window), np.float64, samples, strides=strides)
+    return view
 
 
-def _checked(samples: ArrayLike) -> Samples:
-    array = np.asarray(samples, dtype=np.float32)
-    if array.ndim != 1:
-        raise ValueError(f"samples must have shape (N,), mono, got shape {array.shape}")
-    return np.ascontiguousarray(array)
+def _whole_frames(num_samples: int, window: int, hop: int) -> int:
+    return 0 if num_samples < window else 1 + (num_samples - window) // hop
+
+
+def _checked(samples: ArrayLike) -> NDArray[np.floating]:
+    array = np.asarray(samples)
+    if array.ndim != 1 or array.dtype.kind != "f":
+        raise ValueError(
+            f"samples must be floats in [-1, 1] of shape (N,), mono; "
+            f"got {array.dtype} of shape {array.shape}"
+        )
+    return array

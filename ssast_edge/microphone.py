@@ -323,11 +323,13 @@ def _num_channels(sounddevice: ModuleType, device: Device, channel: int | None, 
     """How many channels to open: all, but of a converter no more than are wanted.
 
     A converter that is asked for 32 channels of a microphone with one fills the rest with
-    silence, and the mean of all would be faint.
+    silence, and the mean of all would be faint. Asked for one it mixes by itself; for one
+    channel of several it is asked for two or more. (Beyond two, what a server puts where is
+    its own idea: microphone arrays are best opened as the card itself, "hw:".)
     """
     if device.channels <= _MAX_REAL_CHANNELS:
         return device.channels
-    wanted = 1 if channel is None else channel + 1
+    wanted = 1 if channel is None else max(2, channel + 1)
     try:
         sounddevice.check_input_settings(device=device.index, channels=wanted, samplerate=rate)
     except (sounddevice.PortAudioError, ValueError):

@@ -1,5 +1,6 @@
 """The wheel, installed alone in a clean environment, is all that a user needs."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -54,10 +55,9 @@ def test_the_command_is_installed(environment: Path) -> None:
 @pytest.mark.slow
 def test_the_demo_hears_keywords(environment: Path) -> None:
     shown = _run(environment / "ssast-edge", "demo")
-    (verdict,) = (line for line in shown.splitlines() if "keywords heard" in line)
-    found, asked = (int(word) for word in verdict.split(" keywords")[0].split(" of "))
-    assert 0 < asked <= found + 1
-    assert verdict.endswith(", 0 false detections")
+    (verdict,) = re.findall(r"(\d+) of (\d+) keywords heard", shown)
+    found, asked = map(int, verdict)
+    assert asked - 1 <= found <= asked
 
 
 def _pip(python: str, *arguments: str) -> None:

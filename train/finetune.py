@@ -35,14 +35,14 @@ from train.pool import FeaturePool, make_pool
 from train.recipe import OptimizerConfig, Recipe, RecipeError
 from train.windows import WindowSampler
 
-__all__ = ["finetune", "learning_rate"]
+__all__ = ["finetune", "learning_rate", "prepare_pool"]
 
 
 def finetune(
     recipe: Recipe, *, data: Path, synthetic: Path | None, out: Path, jobs: int = 2, bfloat16: bool = True
 ) -> Path:
     """Train to the recipe's last step; returns the checkpoint folder."""
-    pool = _pool(recipe, data, synthetic, out.parent / "pool", jobs)
+    pool = prepare_pool(recipe, data, synthetic, out.parent / "pool", jobs)
     folder = out / "last"
     mean, std = pool.statistics()
     step = 0
@@ -128,9 +128,10 @@ def _loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1).mean()
 
 
-def _pool(
+def prepare_pool(
     recipe: Recipe, data: Path, synthetic: Path | None, folder: Path, jobs: int
 ) -> FeaturePool:
+    """The recipe's training clips as features; made in `folder` when it is not there yet."""
     clips = [clip for clip in read_packs(data, recipe.data.packs) if clip.split == "train"]
     if recipe.data.synthetic:
         if synthetic is None or not (synthetic / "manifest.csv").is_file():

@@ -1,21 +1,24 @@
-"""Synthetic speech for training: keywords, near misses and sentences in many voices.
+"""Synthetic speech for training: keywords, near misses, words and sentences in many voices.
 
     python -m train.synthesize --out runs/synthetic
 
-Uses eSpeak NG and Flite (Debian packages espeak-ng and flite). Writes 16 kHz FLAC clips, trimmed to
-the speech, and manifest.csv last. Deterministic for a seed; clips that are there already are kept,
-so the command resumes.
+Speaks with eSpeak NG, Flite and Festival (Debian: espeak-ng flite festival festvox-kallpc16k
+festvox-us-slt-hts). Writes 16 kHz FLAC clips cut to the speech, manifest.csv last. Deterministic
+for a seed. A clip's name tells what it says and in whose voice, so the command resumes: clips that
+are there are kept.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
+import hashlib
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +31,16 @@ from tqdm import tqdm
 
 from train.recipe import RecipeError
 
-__all__ = ["HELD_OUT_VARIANTS", "Utterance", "plan", "speak", "synthesize"]
+__all__ = [
+    "HELD_OUT_VARIANTS",
+    "KEYWORDS",
+    "Utterance",
+    "holds_keyword",
+    "missing_engines",
+    "plan",
+    "speak",
+    "synthesize",
+]
 
 SAMPLE_RATE = 16000
 KEYWORDS = {
@@ -40,154 +52,301 @@ KEYWORDS = {
     "view_glass": "view glass",
 }
 ACCENTS = (
-    "en-us", "en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd",
-    "en-029", "en-us-nyc", "de", "nl", "sv", "hi", "it",
+    "en-us", "en-us", "en-us", "en-gb", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan",
+    "en-gb-x-gbcwmd", "en-029", "en-us-nyc",
 )  # fmt: skip
 VARIANTS = (
-    "m1", "m2", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f5", "Alex", "Alicia", "Andrea",
-    "Andy", "Annie", "Denis", "Diogo", "Gene", "Hugo", "Lee", "Marco", "Mario", "Michael", "Mike",
-    "adam", "anika", "antonio", "aunty", "belinda", "benjamin", "boris", "caleb", "david", "ed",
-    "grandma", "grandpa", "gustave", "iven", "iven2", "john", "klatt", "klatt2", "klatt4", "linda",
-    "max", "michel", "norbert", "pablo", "paul", "pedro", "quincy", "robert", "sandro", "shelby",
-    "steph", "steph2", "travis", "victor", "whisper", "zac",
+    "m1", "m2", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f5", "Alex", "Alicia",
+    "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Gene2", "Henrique", "Hugo", "Lee",
+    "Marco", "Mario", "Michael", "Mike", "Nguyen", "adam", "anika", "antonio", "aunty",
+    "belinda", "benjamin", "boris", "caleb", "david", "ed", "edward2", "grandma", "grandpa",
+    "gustave", "iven", "iven2", "iven3", "john", "klatt", "klatt2", "klatt3", "klatt4", "linda",
+    "marcelo", "max", "michel", "miguel", "norbert", "pablo", "paul", "pedro", "quincy",
+    "robert", "sandro", "shelby", "steph", "steph2", "travis", "victor", "whisper", "zac",
 )  # fmt: skip
 # Voices that no training clip uses: the demo and the near-miss tests speak with them.
 HELD_OUT_VARIANTS = ("m3", "f4", "edward", "Jacky", "steph3", "rob")
-FLITE_VOICES = ("awb", "rms", "slt", "kal16")
+# One Flite and one Festival voice may be the same person: "kal" is one, "slt" another.
+FLITE_VOICES = {"awb": "awb", "rms": "rms", "slt": "slt", "kal": "kal", "kal16": "kal"}
+FESTIVAL_VOICES = {"kal_diphone": "kal", "cmu_us_slt_arctic_hts": "slt"}
+VAL_TIMBRES = frozenset({"m2", "f5", "Andy", "Gene2", "linda", "max", "sandro", "kal"})
+# Shares of the engines; an accent is another language's eSpeak NG voice (phrases/accents.txt).
+ENGINE_SHARES = {"espeak-ng": 0.70, "accent": 0.10, "flite": 0.13, "festival": 0.07}
+_CARRIER_CHANCE = 0.4
+_BATCH = 16  # clips of one call of Festival, which starts slowly
 _PHRASES = Path(__file__).parent / "phrases"
+
+Samples = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One clip to make. `speed` is words a minute (eSpeak) or a duration factor (Flite)."""
+    """One clip to make.
+
+    `speed` is words a minute (eSpeak NG) or a factor of the duration. `pitch` is 0 to 99 (eSpeak
+    NG), the mean in Hz (Flite) or a shift in semitones (Festival). Flite's rms and Festival's
+    kal_diphone keep their own pitch.
+    """
 
     text: str
     keyword: str  # label, or empty
-    kind: str  # keyword, near-miss or sentence
-    engine: str  # espeak-ng or flite
+    kind: str  # keyword, near-miss, sentence or word
+    engine: str  # espeak-ng, flite or festival
     voice: str
     speed: float
     pitch: int
 
     @property
+    def timbre(self) -> str:
+        """Who seems to speak, whatever the accent or engine: what the split goes by."""
+        name = self.voice.split("+")[-1]
+        return {**FLITE_VOICES, **FESTIVAL_VOICES}.get(name, name)
+
+    @property
     def speaker(self) -> str:
-        """Who seems to speak."""
-        return f"{self.engine}/{self.voice.split('+')[-1]}"
+        """Engine, voice and variant."""
+        return "/".join([self.engine, *self.voice.split("+")])
+
+    @property
+    def split(self) -> str:
+        """The validation set's timbres are never heard in training."""
+        return "val" if self.timbre in VAL_TIMBRES else "train"
+
+    @property
+    def file_name(self) -> str:
+        """Unique to all that the clip's sound depends on."""
+        parts = (self.text, self.engine, self.voice, f"{self.speed:.2f}", str(self.pitch))
+        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+        slug = re.sub(r"[^a-z]+", "-", (self.keyword or self.text).lower()).strip("-")[:40]
+        return f"{self.kind}/{slug}-{digest}.flac"
 
 
-def plan(seed: int, *, per_keyword: int, near_misses: int, sentences: int) -> list[Utterance]:
-    """What to say, in whose voice."""
+def plan(
+    seed: int, *, per_keyword: int, near_misses: int, sentences: int, words: int = 0
+) -> list[Utterance]:
+    """What to say, in whose voice; no two alike."""
     rng = np.random.default_rng(seed)
-    near = _lines("near_misses.txt")
-    texts = [(text, label, "keyword") for label, text in KEYWORDS.items() for _ in range(per_keyword)]
-    texts += [(near[i % len(near)], "", "near-miss") for i in range(near_misses)]
+    texts = [(KEYWORDS[k], k, "keyword") for k in KEYWORDS for _ in range(per_keyword)]
+    texts += [(text, "", "near-miss") for text in _near_misses(rng, near_misses)]
     texts += [(text, "", "sentence") for text in _sentences(rng, sentences)]
-    return [_voiced(rng, *entry) for entry in texts]
+    vocabulary = " ".join(_lines("words.txt")).split()
+    texts += [(text, "", "word") for text in _dealt(rng, vocabulary, words)]
+    engines = list(ENGINE_SHARES)
+    shares = rng.choice(len(engines), size=len(texts), p=list(ENGINE_SHARES.values()))
+    # Dealt, not drawn: every variant speaks every keyword about equally often.
+    variants = _dealt(rng, VARIANTS, len(texts))
+    return [
+        _voiced(rng, *text, engines[share], variant)
+        for text, share, variant in zip(texts, shares, variants, strict=True)
+    ]
 
 
-def speak(utterance: Utterance) -> NDArray[np.float32]:
+def holds_keyword(text: str) -> bool:
+    """Whether a keyword or its plural is said, also as the sum of words ("a lexa", "snow boy")."""
+    words = re.findall(r"[a-z]+", text.lower().replace("'", ""))
+    spoken = {name.replace(" ", "") for name in KEYWORDS.values()}
+    spans = ("".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, i + 4))
+    return any(span in spoken or re.sub(r"e?s$", "", span) in spoken for span in spans)
+
+
+def missing_engines() -> list[str]:
+    """The programs that are not installed."""
+    return [name for name in ("espeak-ng", "flite", "festival") if shutil.which(name) is None]
+
+
+def speak(utterance: Utterance) -> Samples:
     """The samples of one utterance, 16 kHz mono, silence at both ends cut away."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "speech.wav"
-        if utterance.engine == "espeak-ng":
-            command = ["espeak-ng", "-v", utterance.voice, "-s", str(int(utterance.speed))]
-            command += ["-p", str(utterance.pitch), "-w", str(path), "--", utterance.text]
-        else:
-            command = ["flite", "-voice", utterance.voice, "-t", utterance.text, "-o", str(path)]
-            command += ["--setf", f"duration_stretch={utterance.speed:.2f}"]
-            command += ["--setf", f"int_f0_target_mean={utterance.pitch}"]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-        samples, rate = soundfile.read(path, dtype="float32")
-    if rate != SAMPLE_RATE:
-        samples = soxr.resample(samples, rate, SAMPLE_RATE)
-    return _trimmed(np.asarray(samples, dtype=np.float32))
+    return next(_speak_batch([utterance]))
 
 
-def synthesize(out: Path, utterances: list[Utterance], jobs: int) -> None:
-    """Make every clip, then the manifest."""
-    for tool in ("espeak-ng", "flite"):
-        if shutil.which(tool) is None:
-            raise RecipeError(f"{tool} is not installed: apt install espeak-ng flite")
-    out.mkdir(parents=True, exist_ok=True)
-    paths = [out / f"{i:05d}-{_slug(u.text)}.flac" for i, u in enumerate(utterances)]
-    with ThreadPoolExecutor(jobs) as pool:
-        made = pool.map(_make, paths, utterances)
-        for _ in tqdm(made, total=len(paths), desc="speech", unit="clip", mininterval=2):
-            pass
+def synthesize(out: Path, utterances: Sequence[Utterance], jobs: int) -> None:
+    """Make every clip that is not there yet, then the manifest."""
+    if missing := missing_engines():
+        raise RecipeError(
+            f"{', '.join(missing)} not installed: apt install espeak-ng flite festival "
+            "festvox-kallpc16k festvox-us-slt-hts"
+        )
+    for kind in {utterance.kind for utterance in utterances}:
+        (out / kind).mkdir(parents=True, exist_ok=True)
+    lacking = [u for u in utterances if not (out / u.file_name).exists()]
+    lacking.sort(key=lambda u: u.engine)
+    batches = [lacking[i : i + _BATCH] for i in range(0, len(lacking), _BATCH)]
+    there = len(utterances) - len(lacking)
+    progress = tqdm(total=len(utterances), initial=there, desc="speech", unit="clip")
+    with progress, ThreadPoolExecutor(jobs) as pool:
+        for done in as_completed([pool.submit(_make, out, batch) for batch in batches]):
+            progress.update(done.result())
     partial = out / ".manifest.csv.tmp"
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "text", "keyword", "kind", "engine", "voice", "speaker", "split"])
-        for path, u in zip(paths, utterances, strict=True):
-            writer.writerow([path.name, u.text, u.keyword, u.kind, u.engine, u.voice, u.speaker, "train"])
+        for u in utterances:
+            writer.writerow(
+                [u.file_name, u.text, u.keyword, u.kind, u.engine, u.voice, u.speaker, u.split]
+            )
     partial.rename(out / "manifest.csv")
 
 
-def _make(path: Path, utterance: Utterance) -> None:
-    if path.exists():
-        return
-    partial = path.with_name(f".{path.name}.tmp")
-    soundfile.write(partial, speak(utterance), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    partial.rename(path)
+def _make(out: Path, batch: Sequence[Utterance]) -> int:
+    for utterance, samples in zip(batch, _speak_batch(batch), strict=True):
+        path = out / utterance.file_name
+        partial = path.with_name(f".{path.name}.tmp")
+        soundfile.write(partial, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        partial.rename(path)
+    return len(batch)
 
 
-def _voiced(rng: np.random.Generator, text: str, keyword: str, kind: str) -> Utterance:
-    if rng.random() < 0.12:
-        voice = FLITE_VOICES[int(rng.integers(len(FLITE_VOICES)))]
-        stretch, f0 = float(rng.uniform(0.8, 1.4)), int(rng.uniform(85, 220))
-        return Utterance(text, keyword, kind, "flite", voice, stretch, f0)
-    accent = ACCENTS[int(rng.integers(len(ACCENTS)))]
-    variant = VARIANTS[int(rng.integers(len(VARIANTS)))]
-    speed, pitch = float(rng.uniform(110, 210)), int(rng.uniform(20, 80))
+def _speak_batch(batch: Sequence[Utterance]) -> Iterator[Samples]:
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{i}.wav" for i in range(len(batch))]
+        script = Path(folder) / "festival.scm"
+        lines = []
+        for path, utterance in zip(paths, batch, strict=True):
+            if utterance.engine == "festival":
+                lines += _festival_lines(utterance, path)
+            else:
+                command = {"espeak-ng": _espeak, "flite": _flite}[utterance.engine](utterance, path)
+                subprocess.run(command, check=True, capture_output=True, timeout=60)
+        if lines:
+            script.write_text("\n".join(lines), encoding="utf-8")
+            command = ["festival", "--batch", str(script)]
+            subprocess.run(command, check=True, capture_output=True, timeout=300)
+        for path, utterance in zip(paths, batch, strict=True):
+            if not path.is_file():
+                raise RecipeError(f"{utterance.engine} has no voice {utterance.voice!r}")
+            samples, rate = soundfile.read(path, dtype="float32")
+            if rate != SAMPLE_RATE:
+                samples = soxr.resample(samples, rate, SAMPLE_RATE)
+            yield _trimmed(np.asarray(samples, dtype=np.float32))
+
+
+def _espeak(utterance: Utterance, path: Path) -> list[str]:
+    command = ["espeak-ng", "-v", utterance.voice, "-s", str(int(utterance.speed))]
+    return [*command, "-p", str(utterance.pitch), "-w", str(path), "--", utterance.text]
+
+
+def _flite(utterance: Utterance, path: Path) -> list[str]:
+    command = ["flite", "-voice", utterance.voice, "-t", utterance.text, "-o", str(path)]
+    command += ["--setf", f"duration_stretch={utterance.speed:.2f}"]
+    return [*command, "--setf", f"int_f0_target_mean={utterance.pitch}"]
+
+
+def _festival_lines(utterance: Utterance, path: Path) -> list[str]:
+    """Scheme; choosing the voice anew also puts its settings back."""
+    if re.search(r"[^a-z' ]", utterance.text):
+        raise RecipeError(f"only a-z, ' and spaces for Festival, got {utterance.text!r}")
+    lines = [f"(voice_{utterance.voice})"]
+    if utterance.voice.endswith("_hts"):
+        settings = f'(("-r" {1 / utterance.speed:.2f}) ("-fm" {utterance.pitch}.0))'
+        lines.append(f"(set! hts_engine_params (append hts_engine_params '{settings}))")
+    else:
+        lines.append(f"(Parameter.set 'Duration_Stretch {utterance.speed:.2f})")
+    wave = f'(utt.synth (Utterance Text "{utterance.text}"))'
+    return [*lines, f'(utt.save.wave {wave} "{path}" \'riff)']
+
+
+def _voiced(
+    rng: np.random.Generator, text: str, keyword: str, kind: str, engine: str, variant: str
+) -> Utterance:
+    stretch = float(rng.uniform(0.75, 1.4))
+    if engine == "flite":
+        voice = str(rng.choice(list(FLITE_VOICES)))
+        return Utterance(text, keyword, kind, engine, voice, stretch, int(rng.uniform(80, 230)))
+    if engine == "festival":
+        voice = str(rng.choice(list(FESTIVAL_VOICES)))
+        return Utterance(text, keyword, kind, engine, voice, stretch, int(rng.integers(-5, 4)))
+    accent = str(rng.choice(ACCENTS))
+    if engine == "accent":
+        spellings = _accents()
+        accent = str(rng.choice(list(spellings)))
+        text = spellings[accent].get(keyword, text)
+    speed, pitch = float(rng.uniform(105, 230)), int(rng.uniform(10, 90))
     return Utterance(text, keyword, kind, "espeak-ng", f"{accent}+{variant}", speed, pitch)
 
 
-def _trimmed(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def _trimmed(samples: Samples) -> Samples:
+    """Cut to 5 ms frames above 2 % of the peak."""
     frames = np.abs(samples[: len(samples) // 80 * 80]).reshape(-1, 80).max(axis=1)
     loud = np.flatnonzero(frames > 0.02 * max(frames.max(initial=0.0), 1e-6))
     if not len(loud):
-        return samples
+        raise RecipeError("a voice gave nothing but silence")
     return samples[loud[0] * 80 : (loud[-1] + 1) * 80]
 
 
-def _sentences(rng: np.random.Generator, count: int) -> Iterable[str]:
+def _near_misses(rng: np.random.Generator, count: int) -> Iterator[str]:
+    lines = _lines("near_misses.txt")
+    carriers = [line for line in lines if "{x}" in line]
+    phrases = list(dict.fromkeys(line for line in lines if "{x}" not in line))
+    for phrase in _dealt(rng, phrases, count):
+        text = phrase
+        if rng.random() < _CARRIER_CHANCE:
+            carrier = str(rng.choice(carriers)).replace("{x}", phrase, 1)
+            text = carrier.replace("{x}", str(rng.choice(phrases)))
+        yield phrase if holds_keyword(text) else text
+
+
+def _sentences(rng: np.random.Generator, count: int) -> Iterator[str]:
     lines = _lines("sentences.txt")
     lists = {m[1]: m[2].split("; ") for line in lines if (m := re.match(r"\[(\w+)\] (.+)", line))}
-    templates = [line for line in lines if not line.startswith("[")]
-    for _ in range(count):
-        template = templates[int(rng.integers(len(templates)))]
-        yield re.sub(r"\{(\w+)\}", lambda m: str(rng.choice(lists[m[1]])), template)
+    plain = [line for line in lines if not line.startswith("[")]
+    # A template is another sentence every time: it comes up more often.
+    templates = plain + 4 * [line for line in plain if "{" in line]
+    for template in _dealt(rng, templates, count):
+        text = _filled(rng, template, lists)
+        while holds_keyword(text):  # smart + mirror
+            text = _filled(rng, template, lists)
+        yield text
 
 
-def _lines(name: str) -> list[str]:
-    lines = [line.strip() for line in (_PHRASES / name).read_text().splitlines()]
+def _filled(rng: np.random.Generator, template: str, lists: dict[str, list[str]]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda m: str(rng.choice(lists[m[1]])), template)
+
+
+def _dealt(rng: np.random.Generator, items: Sequence[str], count: int) -> list[str]:
+    """`count` items, each as often as any other, in shuffled rounds."""
+    rounds = -(-count // len(items))
+    dealt = [items[i] for _ in range(rounds) for i in rng.permutation(len(items))]
+    return dealt[:count]
+
+
+@functools.cache
+def _accents() -> dict[str, dict[str, str]]:
+    """Spellings of the keywords by language: {"de": {"jarvis": "dscharvis", ...}, ...}."""
+    rows = (line.split(": ", 1) for line in _lines("accents.txt", negative=False))
+    return {code: dict(zip(KEYWORDS, said.split(" | "), strict=True)) for code, said in rows}
+
+
+def _lines(name: str, *, negative: bool = True) -> list[str]:
+    lines = [line.strip() for line in (_PHRASES / name).read_text(encoding="utf-8").splitlines()]
     kept = [line for line in lines if line and not line.startswith("#")]
-    spoken = "|".join(KEYWORDS.values())
-    for line in kept:
-        if re.search(rf"\b({spoken})\b", line):
+    for line in kept if negative else []:
+        if holds_keyword(line):
             raise RecipeError(f"{name}: {line!r} holds a keyword, it cannot be a negative")
     return kept
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z]+", "-", text.lower()).strip("-")[:40]
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--per-keyword", default=160, show_default=True, help="Renderings of each keyword.")
-@click.option("--near-misses", default=2400, show_default=True)
-@click.option("--sentences", default=900, show_default=True)
+@click.option("--near-misses", default=2500, show_default=True)
+@click.option("--sentences", default=1500, show_default=True)
+@click.option("--words", default=400, show_default=True)
 @click.option("--jobs", default=2, show_default=True)
-def main(out: Path, seed: int, per_keyword: int, near_misses: int, sentences: int, jobs: int) -> None:
+def main(
+    out: Path, seed: int, per_keyword: int, near_misses: int, sentences: int, words: int, jobs: int
+) -> None:
     """Write synthetic training speech."""
     try:
         utterances = plan(
-            seed, per_keyword=per_keyword, near_misses=near_misses, sentences=sentences
+            seed, per_keyword=per_keyword, near_misses=near_misses, sentences=sentences, words=words
         )
         synthesize(out, utterances, jobs)
-    except (RecipeError, subprocess.SubprocessError) as error:
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip()
+        reason = said or f"status {error.returncode}"
+        raise click.ClickException(f"{error.cmd[0]}: {reason}") from error
+    except (RecipeError, subprocess.TimeoutExpired) as error:
         raise click.ClickException(str(error)) from error
 
 

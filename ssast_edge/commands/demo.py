@@ -37,15 +37,19 @@ class Row:
     detections: "tuple[Detection, ...]"
 
     @property
-    def false_detections(self) -> int:
-        """Detections beyond the one that the word called for."""
-        return len(self.detections) - self.is_found
-
-    @property
     def is_found(self) -> bool:
         """Whether the keyword that was said was heard."""
-        wanted = self.word.keyword if self.word else None
-        return any(detection.label == wanted for detection in self.detections)
+        return self._wanted is not None
+
+    @property
+    def false_labels(self) -> list[str]:
+        """Labels of the detections beyond the one that the word called for."""
+        return [detection.label for detection in self.detections if detection != self._wanted]
+
+    @property
+    def _wanted(self) -> "Detection | None":
+        keyword = self.word.keyword if self.word else None
+        return next((found for found in self.detections if found.label == keyword), None)
 
 
 class Collected:
@@ -74,7 +78,7 @@ class Collected:
 @click.command()
 @bundle_options
 def demo(bundle: str, hop_ms: int | None, threads: int) -> None:
-    """Listen to a recording that comes with ssast-edge, and compare with what was said in it."""
+    """Hear a packaged recording, beside what is said in it."""
     from ssast_edge.bundle import load_bundle
     from ssast_edge.commands.listening import listen_to
     from ssast_edge.commands.output import summary_line
@@ -112,21 +116,19 @@ def compare(words: "Sequence[Word]", detections: "Sequence[Detection]") -> list[
 
 
 def table(rows: "Sequence[Row]") -> list[str]:
-    """Lines for people: when, what was heard, what was said, then the count."""
-    lines = [f"{'time':>7}  {'heard':<25}  said"]
-    for row in rows:
-        heard = (
-            ", ".join(f"{d.label} {d.score:.2f} at {d.time_s:.2f} s" for d in row.detections) or "-"
-        )
-        said = f'"{row.word.text}"' if row.word else "nothing"
-        if row.word and row.word.keyword and not row.is_found:
-            said += "  (missed)"
-        elif row.false_detections:
-            said += "  (false)"
-        lines.append(f"{_start_s(row):6.2f}s  {heard:<25}  {said}")
+    """Lines for people: when, what was said, what was heard, then the count."""
+    said = [f'"{row.word.text}"' if row.word else "nothing" for row in rows]
+    width = max(map(len, [*said, "said"]))
+    lines = [f"{'time':>7}  {'said':<{width}}  heard"]
+    for row, words in zip(rows, said, strict=True):
+        heard = [f"{d.label} {d.score:.2f} at {d.time_s:.2f} s" for d in row.detections]
+        heard = heard or ["-"]
+        heard += ["(missed)"] if row.word and row.word.keyword and not row.is_found else []
+        heard += [f"(false: {', '.join(row.false_labels)})"] if row.false_labels else []
+        lines.append(f"{_start_s(row):6.2f}s  {words:<{width}}  {' '.join(heard)}")
     asked = [row for row in rows if row.word and row.word.keyword]
-    false = sum(row.false_detections for row in rows)
     found = sum(row.is_found for row in asked)
+    false = sum(len(row.false_labels) for row in rows)
     return [*lines, "", f"{found} of {len(asked)} keywords heard, {false} false detections"]
 
 

@@ -8,7 +8,7 @@ import click
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def devices(as_json: bool) -> None:
-    """List the microphones: what `listen --device` takes, by index or part of the name."""
+    """List the microphones that `listen --device` takes."""
     from ssast_edge.commands.output import print_json
     from ssast_edge.microphone import list_devices
 

@@ -53,11 +53,12 @@ def _lines(bundle: "Bundle") -> Iterator[tuple[str, str]]:
         text = f"{model.backend} {model.precision}, {model.file}, {megabytes:.1f} MB"
         yield "" if index else "models", text
     for index, (label, trigger) in enumerate(bundle.triggers.items()):
-        rearm = trigger.rearm * trigger.threshold
+        how = f"{trigger.min_hits} hit{'' if trigger.min_hits == 1 else 's'} in a row"
+        if trigger.smoothing_ms:
+            how += f", mean of {trigger.smoothing_ms:g} ms"
         text = (
-            f"{label}: {trigger.min_hits} hits from {trigger.threshold:g}, mean of "
-            f"{trigger.smoothing_ms:g} ms, again below {rearm:g} and after "
-            f"{trigger.refractory_s:g} s"
+            f"{label}: fires at {trigger.threshold:g} ({how}), again once below "
+            f"{trigger.rearm * trigger.threshold:g} and after {trigger.refractory_s:g} s"
         )
         yield "" if index else "triggers", text
     for index, (key, value) in enumerate(_flat(bundle.provenance)):
@@ -72,9 +73,12 @@ def _lines(bundle: "Bundle") -> Iterator[tuple[str, str]]:
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Keys and values, two tables deep: the rest of a recipe is for --json."""
     for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
+        if not isinstance(value, dict):
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             yield prefix + key, shown
+        elif not prefix:
+            yield from _flat(value, f"{key}.")
+        else:
+            yield prefix + key, f"{len(value)} settings, see --json"

@@ -22,9 +22,12 @@ from ssast_edge.commands.options import (
 @click.option(
     "--channel",
     type=click.IntRange(0),
+    metavar="N",
     help="Channel to hear, counted from 0.  [default: the mean of all]",
 )
-@click.option("--keyword", "keywords", multiple=True, help="Only this one; may be repeated.")
+@click.option(
+    "--keyword", "keywords", multiple=True, metavar="KEYWORD", help="Only this; may be repeated."
+)
 @click.option(
     "--threshold",
     "thresholds",
@@ -38,6 +41,7 @@ from ssast_edge.commands.options import (
 @click.option(
     "--input-rate",
     type=click.IntRange(1000, 768_000),
+    metavar="HZ",
     default=16_000,
     show_default=True,
     help="Sample rate of raw PCM, Hz.",
@@ -45,6 +49,7 @@ from ssast_edge.commands.options import (
 @click.option(
     "--input-channels",
     type=click.IntRange(1, 64),
+    metavar="N",
     default=1,
     show_default=True,
     help="Channels of raw PCM.",

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ssast_edge.audio import Block
 from ssast_edge.commands.source import Source
 from ssast_edge.errors import SsastEdgeError
 from ssast_edge.spotter import Detection, Spotter
@@ -92,25 +93,14 @@ class _Loop:
         self._next_report_s = 0.0
         self._processing_s = 0.0
         self._waiting: list[Samples] = []  # taken from the source, not yet pushed
+        self._is_late = False
 
     def run(self) -> None:
-        hop_s = self._spotter.hop_ms / 1000
-        is_late = False
-        for block in self._source:
-            if block.dropped_s:
-                self._push(is_late)
-                self._spotter.skip(block.dropped_s)
-                self._lost_s += block.dropped_s
-            self._report(block.start_s)
-            self._waiting.append(block.samples)
-            backlog_s = self._source.backlog_s
-            is_late = is_late or backlog_s > LATE_HOPS * hop_s
-            # Behind: take all that waits first, then infer once, at the newest hop of it.
-            if is_late and backlog_s > hop_s:
-                continue
-            self._push(is_late)
-            is_late = False
-        self._push(is_late)
+        try:
+            for block in self._source:
+                self._take(block)
+        finally:  # also when the source fails: what it gave before is heard
+            self._push()
 
     def summary(self) -> Summary:
         audio_s = self._spotter.time_s
@@ -125,14 +115,29 @@ class _Loop:
             infer_ms=self._spotter.infer_ms.summary(),
         )
 
-    def _push(self, is_late: bool) -> None:
+    def _take(self, block: Block) -> None:
+        if block.dropped_s:
+            self._push()
+            self._spotter.skip(block.dropped_s)
+            self._lost_s += block.dropped_s
+        self._report(block.start_s)
+        self._waiting.append(block.samples)
+        hop_s = self._spotter.hop_ms / 1000
+        backlog_s = self._source.backlog_s
+        self._is_late = self._is_late or backlog_s > LATE_HOPS * hop_s
+        # Behind: take all that waits first, then infer once, at the newest hop of it.
+        if not self._is_late or backlog_s <= hop_s:
+            self._push()
+
+    def _push(self) -> None:
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
         samples = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
         began_s = perf_counter()
-        detections = self._spotter.push(samples, latest_only=is_late)
+        detections = self._spotter.push(samples, latest_only=self._is_late)
         self._processing_s += perf_counter() - began_s
+        self._is_late = False
         for detection in detections:
             self._detections += 1
             self._output.detection(detection)

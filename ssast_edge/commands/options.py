@@ -49,6 +49,7 @@ def bundle_options(command: F) -> F:
         click.option(
             "--threads",
             type=click.IntRange(1, 64),
+            metavar="N",
             default=1,
             show_default=True,
             help="CPU threads for inference.",

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from ssast_edge.audio import Block
-from ssast_edge.bundle import Bundle
+from ssast_edge.bundle import Bundle, default_bundles
 from ssast_edge.cli import COMMANDS, main
 from ssast_edge.commands.demo import Word, compare, table
 from ssast_edge.commands.listening import Summary, listen_to
@@ -368,7 +368,7 @@ def test_info_names_labels_triggers_and_licences(tone_folder: Path) -> None:
     for text in (
         "tones 1.2.3",
         "low_tone, high_tone, other",
-        "low_tone: 2 hits from 0.5",
+        "low_tone: fires at 0.5 (2 hits in a row, mean of 80 ms)",
         "CC0-1.0",
         "by hand",
     ):
@@ -393,11 +393,11 @@ def test_demo_puts_each_detection_beside_what_was_said() -> None:
         Detection("jarvis", 9, 0.5),
     ]
     assert table(compare(words, heard)) == [
-        "   time  heard                      said",
-        '  1.00s  alexa 0.90 at 1.70 s       "alexa"',
-        '  3.00s  alexa 0.60 at 3.40 s       "elixir"  (false)',
-        '  5.00s  -                          "computer"  (missed)',
-        "  9.00s  jarvis 0.50 at 9.00 s      nothing  (false)",
+        "   time  said        heard",
+        '  1.00s  "alexa"     alexa 0.90 at 1.70 s',
+        '  3.00s  "elixir"    alexa 0.60 at 3.40 s (false: alexa)',
+        '  5.00s  "computer"  - (missed)',
+        "  9.00s  nothing     jarvis 0.50 at 9.00 s (false: jarvis)",
         "",
         "1 of 2 keywords heard, 2 false detections",
     ]
@@ -410,6 +410,17 @@ def test_a_word_said_twice_and_heard_once_is_found_once() -> None:
     ]
     rows = compare(words, [Detection("alexa", 2.5, 0.9)])
     assert [row.is_found for row in rows] == [False, True]
+
+
+@pytest.mark.skipif("wake-words" not in default_bundles(), reason="no bundle wake-words here")
+def test_the_demo_hears_the_keywords_and_nothing_else() -> None:
+    result = _invoke("demo")
+    assert result.exit_code == 0
+    verdict = re.search(r"(\d+) of (\d+) keywords heard, (\d+) false", result.stdout)
+    assert verdict is not None
+    found, asked, false = map(int, verdict.groups())
+    assert asked - 1 <= found <= asked
+    assert false == 0
 
 
 class _Source:
@@ -477,15 +488,14 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _start(*arguments: str, stdin: int | None = None) -> "subprocess.Popen[bytes]":
+    # A shell that starts tests in the background makes them, and what they start, ignore SIGINT.
     return subprocess.Popen(
-        _command(*arguments),
+        ["env", "--default-signal=INT", *_command(*arguments)],
         cwd=ROOT,
         bufsize=0,
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # A shell that starts tests in the background makes them ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import wave
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,20 +61,24 @@ def test_tones_are_heard_when_they_are_played(
 
 
 @pytest.mark.skipif("wake-words" not in default_bundles(), reason="no bundle wake-words here")
-@pytest.mark.parametrize("sample_rate", [16_000, 48_000])
-@pytest.mark.parametrize("channels", [1, 2])
-def test_spoken_keywords_are_heard(sample_rate: int, channels: int, tmp_path: Path) -> None:
+def test_spoken_keywords_are_heard_at_any_rate_and_channel_count(tmp_path: Path) -> None:
     words = json.loads((DEMO / "demo.json").read_text(encoding="utf-8"))["words"]
     first, second = [word for word in words if word["keyword"]][:2]
     start, end = round((first["start_s"] - 1) * RATE), round((second["end_s"] + 1) * RATE)
     samples = read_audio(DEMO / "demo.ogg")[max(0, start) : end]
     recording = _write_wav(tmp_path / "words.wav", samples)
-    with (
-        virtual_microphone(sample_rate=sample_rate, channels=channels) as microphone,
-        _listening(microphone) as process,
-    ):
-        *detections, _ = _play_and_end(microphone, process, recording)
-    assert [line["label"] for line in detections] == [first["keyword"], second["keyword"]]
+
+    def hear(kind: tuple[int, int]) -> list[str]:
+        with (
+            virtual_microphone(sample_rate=kind[0], channels=kind[1]) as microphone,
+            _listening(microphone) as process,
+        ):
+            return [line["label"] for line in _play_and_end(microphone, process, recording)[:-1]]
+
+    kinds = [(16_000, 1), (16_000, 2), (48_000, 1), (48_000, 2)]
+    with ThreadPoolExecutor(len(kinds)) as pool:  # at once: they only wait
+        heard = dict(zip(kinds, pool.map(hear, kinds), strict=True))
+    assert heard == dict.fromkeys(kinds, [first["keyword"], second["keyword"]])
 
 
 def test_a_microphone_that_is_unplugged_ends_it_with_one_line(tone_folder: Path) -> None:
@@ -81,11 +86,10 @@ def test_a_microphone_that_is_unplugged_ends_it_with_one_line(tone_folder: Path)
         virtual_microphone(sample_rate=48_000, channels=1) as microphone,
         _listening(microphone, "--bundle", str(tone_folder)) as process,
     ):
-        with microphone.playing(np.zeros((4800, 1), np.float32), 48_000):
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(1.0)
-            microphone.unplug()
-            stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.0)
+        microphone.unplug()
+        stdout, stderr = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 1
     assert stderr.splitlines() == [stderr.strip()]
     assert stderr.startswith(f"Error: microphone '{NAME}' has gone after ")
@@ -113,6 +117,8 @@ def test_devices_lists_the_microphone() -> None:
 def _listening(microphone: VirtualMicrophone, *options: str) -> Iterator["subprocess.Popen[str]"]:
     """`listen --json` that has the microphone open."""
     command = [sys.executable, "-m", "ssast_edge", "listen", "--json", "--device", NAME.upper()]
+    # A shell that starts tests in the background makes them, and what they start, ignore SIGINT.
+    command = ["env", "--default-signal=INT", *command]
     process = subprocess.Popen(
         [*command, *options],
         cwd=ROOT,
@@ -120,8 +126,6 @@ def _listening(microphone: VirtualMicrophone, *options: str) -> Iterator["subpro
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell that starts tests in the background makes them ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     # Whatever it waits for, the test goes on.
     watchdog = threading.Timer(TIMEOUT_S, process.kill)

@@ -14,15 +14,11 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 NAME = "virtual microphone"
 
@@ -52,43 +48,31 @@ def missing_requirement() -> str | None:
 class VirtualMicrophone:
     """What a test may do with it."""
 
-    def __init__(self, env: dict[str, str], daemon: "subprocess.Popen[bytes]") -> None:
+    def __init__(
+        self,
+        sample_rate: int,
+        channels: int,
+        env: dict[str, str],
+        daemon: "subprocess.Popen[bytes]",
+    ) -> None:
+        self.sample_rate = sample_rate  # Hz
+        self.channels = channels
         self.env = env  # for the process that records
         self._daemon = daemon
 
     def play(self, path: Path) -> "subprocess.Popen[bytes]":
-        """Begin to play a WAV file; wait() returns when it has been played."""
+        """Begin to play a WAV file; wait() returns when all of it has been heard."""
         return subprocess.Popen(["paplay", str(path)], env=self.env, stdin=subprocess.DEVNULL)
 
     @contextmanager
-    def playing(self, frames: NDArray[np.float32], sample_rate: int) -> Iterator[None]:
-        """Play frames, shape (N, channels), over and over."""
-        loop = (
-            "import sys\n"
-            "frames = sys.stdin.buffer.read()\n"
-            "while True:\n"
-            "    sys.stdout.buffer.write(frames)\n"
-        )
-        command = ["pacat", "--raw", "--format=float32le", "--latency-msec=50"]
-        command += [f"--rate={sample_rate}", f"--channels={frames.shape[1]}"]
-        loops = subprocess.Popen(
-            [sys.executable, "-c", loop],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        assert loops.stdin is not None
-        assert loops.stdout is not None
-        player = subprocess.Popen(command, env=self.env, stdin=loops.stdout)
-        loops.stdout.close()
+    def playing(self, path: Path) -> Iterator[None]:
+        """Play a WAV file meanwhile, and stop it then."""
+        player = self.play(path)
         try:
-            loops.stdin.write(frames.astype("<f4").tobytes())
-            loops.stdin.close()
             yield
         finally:
-            for process in (player, loops):
-                process.kill()
-                process.wait()
+            player.kill()
+            player.wait()
 
     def unplug(self) -> None:
         """Take the device away from whoever records from it."""
@@ -115,35 +99,33 @@ def virtual_microphone(*, sample_rate: int, channels: int) -> Iterator[VirtualMi
         "PULSE_SERVER": server,
         "ALSA_CONFIG_PATH": str(folder / "alsa.conf"),
     }
-    sink = f"module-null-sink sink_name=microphone rate={sample_rate} channels={channels} norewinds=1"
-    command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no"]
-    command += ["--disable-shm=yes", "-L", f"module-native-protocol-unix auth-anonymous=1 socket={folder}/native"]
-    command += ["-L", sink]
-    log = (folder / "log").open("wb")
-    # Its own home: it writes a cookie there.
+    modules = [
+        f"module-native-protocol-unix auth-anonymous=1 socket={folder}/native",
+        # Without norewinds an idle null sink looks only every 2 s whether somebody listens.
+        f"module-null-sink sink_name=microphone norewinds=1 rate={sample_rate} channels={channels}",
+    ]
+    options = ["-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no"]
+    command = ["pulseaudio", *options, "--disable-shm=yes"]
+    command += [word for module in modules for word in ("-L", module)]
+    # A home of its own: it writes a cookie there.
     home = {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
-    daemon = subprocess.Popen(command, env=env | home, stdout=log, stderr=log)
-    keep_awake = None
+    with (folder / "log").open("wb") as log:
+        daemon = subprocess.Popen(command, env=env | home, stdout=log, stderr=log)
     try:
         _wait_for(daemon, env, folder / "log")
-        # An idle null sink looks only every 2 s whether somebody listens.
-        listener = ["pacat", "--record", "--raw", "--latency-msec=20", "--device=microphone.monitor"]
-        keep_awake = subprocess.Popen(listener, env=env, stdout=subprocess.DEVNULL, stderr=log)
-        yield VirtualMicrophone(env, daemon)
+        yield VirtualMicrophone(sample_rate, channels, env, daemon)
     finally:
-        for process in (keep_awake, daemon):
-            if process is not None:
-                process.kill()
-                process.wait()
-        log.close()
+        daemon.kill()
+        daemon.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wait_for(daemon: "subprocess.Popen[bytes]", env: dict[str, str], log: Path) -> None:
     end_s = time.monotonic() + _START_S
     while time.monotonic() < end_s and daemon.poll() is None:
-        with suppress(subprocess.TimeoutExpired):
-            if not subprocess.run(["pactl", "info"], env=env, capture_output=True, timeout=2).returncode:
-                return
+        with suppress(subprocess.SubprocessError):
+            command = ["pactl", "info"]
+            subprocess.run(command, env=env, check=True, capture_output=True, timeout=2)
+            return
         time.sleep(0.05)
     raise RuntimeError(f"PulseAudio did not start:\n{log.read_text(errors='replace')}")

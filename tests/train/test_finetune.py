@@ -1,0 +1,171 @@
+"""The whole training path on a tiny data set: pool, windows, resume, export, runtime."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssast_edge import Spotter, load_bundle
+from ssast_edge.trigger import TriggerConfig
+from tests.train.conftest import TONES_HZ, tone
+from train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from train.export import export_bundle
+from train.finetune import finetune, learning_rate, prepare_pool
+from train.recipe import OptimizerConfig, Recipe, RecipeError
+from train.windows import WindowSampler
+
+
+def run(recipe: Recipe, data: Path, out: Path) -> Path:
+    return finetune(recipe, data=data, synthetic=None, out=out, jobs=1, bfloat16=False)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load_checkpoint(run(tiny_recipe, tiny_data, tmp_path / "whole"))
+
+    class KilledError(Exception):
+        """Stands for kill -9: nothing after the second checkpoint is kept."""
+
+    saves = []
+
+    def save_then_die(*arguments: object) -> None:
+        save_checkpoint(*arguments)  # type: ignore[arg-type]
+        saves.append(1)
+        if len(saves) == 2:
+            raise KilledError
+
+    with monkeypatch.context() as patched, pytest.raises(KilledError):
+        patched.setattr("train.finetune.save_checkpoint", save_then_die)
+        run(tiny_recipe, tiny_data, tmp_path / "parts")
+    assert load_checkpoint(tmp_path / "parts" / "last").step == 8
+    parts = load_checkpoint(run(tiny_recipe, tiny_data, tmp_path / "parts"))
+    assert parts.step == whole.step == 12
+    for name in ("model", "average", "optimizer"):
+        one, other = getattr(whole, name), getattr(parts, name)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_another_recipe_does_not_go_on_with_a_checkpoint(
+    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    run(tiny_recipe, tiny_data, tmp_path / "run")
+    with pytest.raises(RecipeError, match="another recipe"):
+        run(replace(tiny_recipe, seed=1), tiny_data, tmp_path / "run")
+
+
+def test_a_recipe_that_wants_synthetic_speech_says_how_to_make_it(
+    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    data = replace(tiny_recipe.data, synthetic=True)
+    with pytest.raises(RecipeError, match=r"train\.synthesize"):
+        run(replace(tiny_recipe, data=data), tiny_data, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's exporter warns of its own parts
+def test_a_trained_model_spots_its_words_on_the_device(
+    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    optimizer = replace(tiny_recipe.optimizer, steps=250, batch_size=32)
+    recipe = replace(tiny_recipe, optimizer=optimizer, save_every_steps=250)
+    folder = run(recipe, tiny_data, tmp_path / "run")
+    triggers = {label: TriggerConfig(threshold=0.6, min_hits=2) for label in recipe.labels}
+    export_bundle(folder, tmp_path / "bundle", triggers=triggers)
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.labels == tuple(TONES_HZ)
+    assert {source["licence"] for source in bundle.data} >= {"Apache-2.0", "CC-BY-4.0"}
+
+    rng = np.random.default_rng(3)
+    quiet = lambda seconds: 1e-3 * rng.standard_normal(int(seconds * 16000))  # noqa: E731
+    heard = [(d.label, d.time_s) for d in Spotter(bundle).push(
+        np.concatenate([quiet(2), tone(120, 0.5), quiet(2), tone(900, 0.5), quiet(2)])
+    )]  # fmt: skip
+    assert [label for label, _ in heard] == ["alexa", "jarvis"]
+    assert 2.0 < heard[0][1] < 3.5
+    assert 4.5 < heard[1][1] < 6.0
+
+
+def test_batches_depend_on_the_step_alone(
+    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    pool = prepare_pool(tiny_recipe, tiny_data, None, tmp_path / "pool", jobs=1)
+    samplers = [
+        WindowSampler(
+            pool, tiny_recipe.labels, tiny_recipe.windows, tiny_recipe.log_mel_augment,
+            seed=5, fill=-9.0,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    samplers[0].batch(0, 16)
+    one, other = (sampler.batch(3, 16) for sampler in samplers)
+    assert torch.equal(one[0], other[0])
+    assert torch.equal(one[1], other[1])
+    assert one[0].shape == (16, 96, 128)
+    assert torch.isfinite(one[0]).all()
+    assert one[1].sum(dim=1).max() <= 1
+
+
+def test_a_label_without_a_recording_is_named(
+    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = replace(tiny_recipe, labels=("alexa", "snowboy"))
+    with pytest.raises(ValueError, match="no training recording of snowboy"):
+        run(recipe, tiny_data, tmp_path / "run")
+
+
+def test_a_clip_that_does_not_decode_is_left_out(
+    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    broken = data / "librispeech" / "102-1-0000.ogg"
+    broken.write_bytes(b"OggS but no more")
+    pool = prepare_pool(tiny_recipe, data, None, tmp_path / "pool", jobs=1)
+    rendered = {pool.clips[i].path for i in pool.rows["clip"]}
+    assert broken not in rendered
+    assert len(rendered) > 15
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "checkpoint.json"])
+def test_a_damaged_checkpoint_is_one_clear_error(
+    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path, missing: str
+) -> None:
+    folder = run(tiny_recipe, tiny_data, tmp_path / "run")
+    (folder / missing).write_bytes(b"\0" * 5)
+    with pytest.raises(CheckpointError, match="damaged checkpoint"):
+        load_checkpoint(folder)
+    (folder / missing).unlink()
+    with pytest.raises(CheckpointError, match=f"{missing} is missing|no checkpoint"):
+        load_checkpoint(folder)
+
+
+def test_a_failed_save_keeps_the_last_checkpoint(
+    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run(tiny_recipe, tiny_data, tmp_path / "run")
+    before = load_checkpoint(folder)
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr("train.checkpoint.save_file", full_disk)
+        save_checkpoint(folder, replace(before, step=99))
+    assert load_checkpoint(folder).step == before.step
+    assert [p.name for p in folder.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def test_the_rate_warms_up_and_decays_to_zero() -> None:
+    config = OptimizerConfig(steps=100, warmup_steps=10, learning_rate=1.0)
+    rates = [learning_rate(step, config) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == 1.0
+    assert rates[-1] == pytest.approx(0.0)
+    assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))

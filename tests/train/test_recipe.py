@@ -1,0 +1,76 @@
+"""Recipes: typed, and clear about what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="torch is not installed (extra: train)")
+
+from train.recipe import RecipeError, load_recipe  # noqa: E402
+
+RECIPES = sorted((Path(__file__).parents[2] / "train" / "recipes").glob("*.toml"))
+MINIMAL = """
+name = "x"
+labels = ["alexa"]
+[data]
+packs = ["wake_words"]
+[optimizer]
+steps = 10
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> Path:
+    path = tmp_path / "x.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_of_the_project_loads(path: Path) -> None:
+    assert load_recipe(path).labels
+
+
+def test_a_key_is_overridden(minimal: Path) -> None:
+    recipe = load_recipe(minimal, ("optimizer.steps=77", "model.dim=64", 'labels=["a", "b"]'))
+    assert (recipe.optimizer.steps, recipe.model.dim, recipe.labels) == (77, 64, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("stepz = 3", r"x\.toml: unknown key 'stepz', known keys: name, labels"),
+        ("seed = 'zero'", "seed: wanted int, got 'zero'"),
+        ("seed = true", "seed: wanted int, got True"),
+        ("model = 3", "model: wanted a table, got 3"),
+        ("fbank.hop_ms = 0", "fbank: .*hop_ms"),
+        ("windows.speach = 1.0", "windows: unknown key 'speach'"),
+        ("waveform_augment.speed = [1.0]", "speed: wanted 2 values, got 1"),
+        ("seed = ", "not a readable TOML file"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(minimal: Path, line: str, message: str) -> None:
+    minimal.write_text(f"{line}\n{MINIMAL}")
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(minimal)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key_is_named(minimal: Path) -> None:
+    minimal.write_text(MINIMAL.replace("steps = 10", ""))
+    with pytest.raises(RecipeError, match="steps"):
+        load_recipe(minimal)
+
+
+def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such recipe"):
+        load_recipe(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("seed", "KEY=VALUE"), ("name=unquoted", "quotes"), ("name.x=1", "a value, not a table")],
+)
+def test_an_override_that_cannot_be_read(minimal: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(minimal, (text,))
