@@ -84,8 +84,8 @@ class Utterance:
     """One clip to make.
 
     `speed` is words a minute (eSpeak NG) or a factor of the duration. `pitch` is 0 to 99 (eSpeak
-    NG), the mean in Hz (Flite) or a shift in semitones (Festival). Flite's rms and Festival's
-    kal_diphone keep their own pitch.
+    NG), the mean in Hz (Flite; its rms keeps its own) or, for Festival, whose voices all keep
+    their own, a shift in half semitones by playing faster.
     """
 
     text: str
@@ -215,6 +215,8 @@ def _speak_batch(batch: Sequence[Utterance]) -> Iterator[Samples]:
             if not path.is_file():
                 raise RecipeError(f"{utterance.engine} has no voice {utterance.voice!r}")
             samples, rate = soundfile.read(path, dtype="float32")
+            if utterance.engine == "festival":
+                rate *= 2 ** (utterance.pitch / 24)
             if rate != SAMPLE_RATE:
                 samples = soxr.resample(samples, rate, SAMPLE_RATE)
             yield _trimmed(np.asarray(samples, dtype=np.float32))
@@ -237,7 +239,7 @@ def _festival_lines(utterance: Utterance, path: Path) -> list[str]:
         raise RecipeError(f"only a-z, ' and spaces for Festival, got {utterance.text!r}")
     lines = [f"(voice_{utterance.voice})"]
     if utterance.voice.endswith("_hts"):
-        settings = f'(("-r" {1 / utterance.speed:.2f}) ("-fm" {utterance.pitch}.0))'
+        settings = f'(("-r" {1 / utterance.speed:.2f}))'
         lines.append(f"(set! hts_engine_params (append hts_engine_params '{settings}))")
     else:
         lines.append(f"(Parameter.set 'Duration_Stretch {utterance.speed:.2f})")
