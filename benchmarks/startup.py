@@ -43,7 +43,17 @@ def run_once(command: list[str], pcm: bytes) -> tuple[float, float]:
 @click.option("--out", type=click.Path(path_type=Path))
 def main(bundle: str, runs: int, out: Path | None) -> None:
     """Measure."""
-    command = [sys.executable, "-m", "ssast_edge", "listen", "--bundle", bundle, "--input", "-", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "ssast_edge",
+        "listen",
+        "--bundle",
+        bundle,
+        "--input",
+        "-",
+        "--json",
+    ]
     pcm = (np.random.default_rng(0).standard_normal(3200) * 300).astype("<i2").tobytes()
     run_once(command, pcm)  # the first fills the file cache
     walls, peaks = zip(*(run_once(command, pcm) for _ in range(runs)), strict=True)

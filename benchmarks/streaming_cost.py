@@ -58,8 +58,12 @@ def main(bundle: str, audio: Path | None, repeats: int, out: Path | None) -> Non
         for block_ms in (10, 20, 100):
             spotter = Spotter(loaded, backend=backend)
             stages = {
-                f"listening, blocks of {block_ms} ms": lambda s=spotter, b=block_ms: feed(s, samples, b),
-                f"front end alone, blocks of {block_ms} ms": lambda b=block_ms: feed(Fbank(), samples, b),
+                f"listening, blocks of {block_ms} ms": lambda s=spotter, b=block_ms: feed(
+                    s, samples, b
+                ),
+                f"front end alone, blocks of {block_ms} ms": lambda b=block_ms: feed(
+                    Fbank(), samples, b
+                ),
             }
             for name, run in stages.items():
                 rows.setdefault(name, []).append(cpu_percent(seconds, run))

@@ -2,8 +2,8 @@
 
     python -m benchmarks.streaming_track --bundle wake-words --out runs/streaming_track
 
-The track holds every test recording of ../shared/data once (train/packs.py says which those are), in
-seeded order; the bundle runs through the device's streaming runtime. Writes result.json,
+The track holds every test recording of ../shared/data once (train/packs.py says which), in seeded
+order; the bundle runs through the device's streaming runtime. Writes result.json,
 result.md and det.png. Test recordings are for the final figure: nothing may be tuned on them.
 """
 
@@ -63,7 +63,8 @@ def markdown(result: dict[str, Any]) -> str:
     for condition, settings in result["conditions"].items():
         lines += [
             f"\n{condition}:\n",
-            "| keyword | setting | words | missed | miss rate (95 %) | false accepts | per hour (95 %) | delay p50 / p99 |",
+            "| keyword | setting | words | missed | miss rate (95 %) "
+            "| false accepts | per hour (95 %) | delay p50 / p99 |",
             "|---|---|---|---|---|---|---|---|",
         ]
         for setting, labels in settings.items():
@@ -98,7 +99,9 @@ def draw(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
 
 @click.command()
 @click.option("--bundle", default="wake-words", show_default=True)
-@click.option("--data", type=click.Path(path_type=Path), default=Path("../shared/data"), show_default=True)
+@click.option(
+    "--data", type=click.Path(path_type=Path), default=Path("../shared/data"), show_default=True
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/streaming_track"))
 def main(bundle: str, data: Path, seed: int, out: Path) -> None:
@@ -116,8 +119,12 @@ def main(bundle: str, data: Path, seed: int, out: Path) -> None:
     }
     curves = {}
     for condition, samples in conditions.items():
-        with click.progressbar(length=100, label=condition, file=click.get_text_stream("stderr")) as bar:
-            hops = run_bundle(loaded, samples, lambda share, b=bar: b.update(int(100 * share) - b.pos))  # type: ignore[misc]
+        with click.progressbar(
+            length=100, label=condition, file=click.get_text_stream("stderr")
+        ) as bar:
+            hops = run_bundle(
+                loaded, samples, lambda share, b=bar: b.update(int(100 * share) - b.pos)
+            )  # type: ignore[misc]
         settings = {
             name: score(track, hops, shifted(loaded.triggers, shift))
             for name, shift in SETTINGS.items()
@@ -130,11 +137,15 @@ def main(bundle: str, data: Path, seed: int, out: Path) -> None:
         result["false_accept_sources"][condition] = [
             f"{at:.2f} s: {source_at(track, at)}" for at in shipped.false_times_s
         ]
-        result["missed"][condition] = [f"{w.label} {w.source} at {w.start_s:.2f} s" for w in shipped.missed]
+        result["missed"][condition] = [
+            f"{w.label} {w.source} at {w.start_s:.2f} s" for w in shipped.missed
+        ]
         curves[condition] = [
             (s.false_accepts_per_hour, s.miss_rate)
             for shift in np.arange(-4, 4.01, 0.25)
-            for s in [match(track.words, replay(hops, shifted(loaded.triggers, shift)), hours=track.hours)]
+            for s in [
+                match(track.words, replay(hops, shifted(loaded.triggers, shift)), hours=track.hours)
+            ]
         ]
     out.mkdir(parents=True, exist_ok=True)
     (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -21,7 +21,9 @@ def main() -> None:
 @click.option("--data", type=FOLDER, default=Path("../shared/data"), show_default=True)
 @click.option("--synthetic", type=FOLDER, default=Path("runs/synthetic"), show_default=True)
 @click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/<recipe name>]")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe key.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe key."
+)
 @click.option("--jobs", default=2, show_default=True, help="Processes that render features.")
 @click.option("--bfloat16/--float32", default=True, show_default=True, help="Autocast on the CPU.")
 def finetune(

@@ -1,4 +1,4 @@
-"""Augmentation: on waveforms (room, speed, band, clipping) and on log-mel windows (level, noise, SpecAugment).
+"""Augmentation of waveforms (room, speed, band, clipping) and of log-mel (level, noise, masks).
 
 Waveform steps are dear and run once, when the feature pool is made; log-mel steps are cheap and run
 on every batch. Two facts carry the second half: a gain is a constant added to the log-mel, and
@@ -33,7 +33,7 @@ LOG_FLOOR = float(np.log(np.finfo(np.float32).eps))  # the front end's floor
 
 @dataclass(frozen=True, kw_only=True)
 class WaveformAugmentConfig:
-    """Chances and ranges of the waveform steps; the first variant of a clip is always left as it is."""
+    """Chances and ranges of the waveform steps; a clip's first rendering is left as it is."""
 
     speed: tuple[float, float] = (0.85, 1.15)  # factor; pitch goes with it
     reverb_chance: float = 0.5
@@ -80,7 +80,13 @@ def augment_waveform(
         response = room_impulse_response(rng, float(rng.uniform(*config.rt60_s)))
         out = fftconvolve(out, response)[: len(out)]
     if rng.random() < config.telephone_chance:
-        band = butter(4, [rng.uniform(200, 350), rng.uniform(3000, 3600)], "bandpass", fs=SAMPLE_RATE, output="sos")
+        band = butter(
+            4,
+            [rng.uniform(200, 350), rng.uniform(3000, 3600)],
+            "bandpass",
+            fs=SAMPLE_RATE,
+            output="sos",
+        )
         out = sosfilt(band, out)
     if rng.random() < config.clipping_chance:
         limit = np.abs(out).max() * rng.uniform(0.1, 0.6)

@@ -58,7 +58,7 @@ def build_model(recipe: Recipe, mean: float, std: float) -> Classifier:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write to a temporary sibling, then rename: a kill or a full disk leaves the last one whole."""
+    """Write a temporary sibling, then rename: a kill or a full disk leaves the last one whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     old = folder.with_name(f".{folder.name}.old")
@@ -87,7 +87,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint folder; falls back on the one before when a kill came between two renames."""
+    """Read a checkpoint; the one before it where a kill came between the two renames."""
     old = folder.with_name(f".{folder.name}.old")
     if not folder.exists() and old.exists():
         old.rename(folder)
@@ -97,14 +97,25 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             raise CheckpointError(
                 f"{folder}: checkpoint format {state.get('format')}, this version reads {FORMAT}"
             )
-        tensors = [load_file(folder / f"{n}.safetensors") for n in ("model", "average", "optimizer")]
+        model, average, optimizer = (
+            load_file(folder / f"{name}.safetensors") for name in ("model", "average", "optimizer")
+        )
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: no checkpoint ({Path(error.filename or '').name} is missing)") from error
+        raise CheckpointError(
+            f"{folder}: no checkpoint ({Path(error.filename or '').name} is missing)"
+        ) from error
     except (json.JSONDecodeError, SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder}: damaged checkpoint: {error}") from error
     recipe = parse(state["recipe"], Recipe, str(folder))
     return Checkpoint(
-        recipe, state["mean"], state["std"], state["step"], *tensors, metrics=state["metrics"]
+        recipe,
+        state["mean"],
+        state["std"],
+        state["step"],
+        model,
+        average,
+        optimizer,
+        state["metrics"],
     )
 
 
@@ -143,4 +154,3 @@ def restore_optimizer(
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.detach().contiguous().clone() for key, value in tensors.items()}
-

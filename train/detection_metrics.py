@@ -1,4 +1,4 @@
-"""Scores a detector's events against a track: misses, false accepts per hour, delay, exact intervals.
+"""A detector's events against a track: misses, false accepts per hour, delay, exact intervals.
 
 Matching is one to one: the first detection of the right label from the word's start to its end plus
 `TOLERANCE_S` is a hit, further ones there are duplicates, everything else is a false accept.
@@ -49,7 +49,9 @@ class Score:
             "words": self.words,
             "missed": self.words - self.hits,
             "miss_rate": round(self.miss_rate, 4),
-            "miss_rate_95": [round(x, 4) for x in miss_interval(self.words - self.hits, self.words)],
+            "miss_rate_95": [
+                round(x, 4) for x in miss_interval(self.words - self.hits, self.words)
+            ],
             "false_accepts": self.false_accepts,
             "false_accepts_per_hour": round(self.false_accepts_per_hour, 3),
             "false_accepts_per_hour_95": [
@@ -62,7 +64,11 @@ class Score:
 
 
 def match(
-    words: Sequence[Word], detections: Iterable[Detection], *, hours: float, label: str | None = None
+    words: Sequence[Word],
+    detections: Iterable[Detection],
+    *,
+    hours: float,
+    label: str | None = None,
 ) -> Score:
     """Match events of one label, or of all labels together."""
     events = sorted((d for d in detections if label in (None, d.label)), key=lambda d: d.time_s)

@@ -1,6 +1,6 @@
 """Checkpoint to bundle: one ONNX graph from raw log-mel to logits, checked against PyTorch.
 
-    python -m train export runs/wake-words/last --bundle runs/wake-words/bundle
+python -m train export runs/wake-words/last --bundle runs/wake-words/bundle
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def export_bundle(
         exported = session.run(None, {"fbank": fbank[None]})[0][0]
         difference = float(np.abs(exported - logits).max())
         if not difference <= TOLERANCE:
-            raise ValueError(f"ONNX logits differ from PyTorch's by {difference:.2g}, wanted {TOLERANCE}")
+            raise ValueError(
+                f"ONNX logits differ from PyTorch's by {difference:.2g}, wanted {TOLERANCE}"
+            )
         default = {label: TriggerConfig() for label in recipe.labels}
         write_bundle(
             target,
@@ -88,7 +90,9 @@ def export_bundle(
                 "hop_ms": recipe.hop_ms,
                 "activation": "sigmoid",
                 "models": [{"backend": "onnx", "precision": "fp32", "file": "model.onnx"}],
-                "triggers": {k: dataclasses.asdict(v) for k, v in dict(triggers or default).items()},
+                "triggers": {
+                    k: dataclasses.asdict(v) for k, v in dict(triggers or default).items()
+                },
                 "provenance": {
                     "recipe": dataclasses.asdict(recipe),
                     "step": checkpoint.step,

@@ -1,6 +1,6 @@
 """Fine-tunes a classifier for streaming keyword spotting.
 
-    python -m train finetune train/recipes/wake_words.toml --data ../shared/data --synthetic runs/synthetic
+    python -m train finetune train/recipes/wake_words.toml --data DIR --synthetic runs/synthetic
 
 Writes runs/<name>/last (a checkpoint, every `save_every_steps`) and runs/<name>/log.csv. The same
 command again goes on where the last checkpoint stands; batches depend on the step alone.
@@ -39,7 +39,13 @@ __all__ = ["finetune", "learning_rate", "prepare_pool"]
 
 
 def finetune(
-    recipe: Recipe, *, data: Path, synthetic: Path | None, out: Path, jobs: int = 2, bfloat16: bool = True
+    recipe: Recipe,
+    *,
+    data: Path,
+    synthetic: Path | None,
+    out: Path,
+    jobs: int = 2,
+    bfloat16: bool = True,
 ) -> Path:
     """Train to the recipe's last step; returns the checkpoint folder."""
     pool = prepare_pool(recipe, data, synthetic, out.parent / "pool", jobs)
@@ -91,7 +97,9 @@ def finetune(
             logits = model(fbank)
         loss = _loss(logits.float(), target, recipe.optimizer.label_smoothing)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} at step {step}; last checkpoint: {folder}")
+            raise FloatingPointError(
+                f"loss is {loss.item()} at step {step}; last checkpoint: {folder}"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm)
@@ -108,7 +116,9 @@ def finetune(
             tensors = optimizer_tensors(optimizer, ordered)
             save_checkpoint(
                 folder,
-                Checkpoint(recipe, mean, std, step, model.state_dict(), average, tensors, metrics={}),
+                Checkpoint(
+                    recipe, mean, std, step, model.state_dict(), average, tensors, metrics={}
+                ),
             )
     progress.close()
     return folder
@@ -159,7 +169,9 @@ def _wanted(clip: Clip, recipe: Recipe) -> bool:
 def _renderings(clip: Clip, recipe: Recipe) -> int:
     if clip.kind == "keyword":
         recorded = clip.pack != "synthetic"
-        return recipe.data.renderings_keyword if recorded else recipe.data.renderings_synthetic_keyword
+        return (
+            recipe.data.renderings_keyword if recorded else recipe.data.renderings_synthetic_keyword
+        )
     return recipe.data.renderings_other
 
 
@@ -176,7 +188,11 @@ def _prefetch(sampler: WindowSampler, recipe: Recipe, step: int) -> Iterator[tup
 
 def _group_names(model: Classifier) -> tuple[list[str], list[str]]:
     """Parameters with and without weight decay (matrices; vectors, tokens and positions)."""
-    decayed = [n for n, p in model.named_parameters() if p.ndim > 1 and "tokens" not in n and "pos" not in n]
+    decayed = [
+        n
+        for n, p in model.named_parameters()
+        if p.ndim > 1 and "tokens" not in n and "pos" not in n
+    ]
     return decayed, [n for n, _ in model.named_parameters() if n not in set(decayed)]
 
 

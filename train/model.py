@@ -1,4 +1,4 @@
-"""The Audio Spectrogram Transformer of SSAST: encoder, classifier and positional-embedding resizing.
+"""The Audio Spectrogram Transformer of SSAST: encoder, classifier, resizing of positions.
 
 Knows nothing about files, losses or masking. B clips, T frames, F mel bins, D channels, N tokens.
 Gong et al. 2022 (SSAST); block structure of DeiT (Touvron et al. 2021): pre-norm, LayerNorm
@@ -56,7 +56,9 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         """Reject shapes that leave no patch or do not divide."""
         if self.dim % self.num_heads:
-            raise ValueError(f"dim must be a multiple of num_heads, got {self.dim}/{self.num_heads}")
+            raise ValueError(
+                f"dim must be a multiple of num_heads, got {self.dim}/{self.num_heads}"
+            )
         if self.patch_bins > self.num_mel_bins or self.patch_frames > self.num_frames:
             raise ValueError(
                 f"patch {self.patch_bins}x{self.patch_frames} does not fit the input "
@@ -251,7 +253,7 @@ class Classifier(nn.Module):
         """(B, T, F) raw log-mel -> (B, D) pooled embedding."""
         tokens = self.encoder((fbank - self.mean) / (2 * self.std))
         prefix = self.encoder.config.num_prefix_tokens
-        chosen = tokens[:, prefix:] if self.pooling == "mean" else tokens[:, :prefix]
+        chosen: Tensor = tokens[:, prefix:] if self.pooling == "mean" else tokens[:, :prefix]
         return chosen.mean(dim=1)
 
     def forward(self, fbank: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from typing import Literal
 __all__ = ["DATA_LICENCES", "Clip", "read_packs", "read_synthetic", "split_of"]
 
 Split = Literal["train", "val", "test"]
+Kind = Literal["keyword", "word", "speech", "near-miss", "sound", "silence"]
 
 # What a bundle trained on these packs must carry.
 DATA_LICENCES: dict[str, dict[str, str]] = {
@@ -75,14 +76,14 @@ _SHARES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One recording. `word` is what is said, or the sound's class; empty when it is running speech."""
+    """One recording. `word` is what is said or the sound's class, empty for running speech."""
 
     path: Path
     pack: str
     split: Split
     speaker: str  # empty where not known
     word: str = ""
-    kind: Literal["keyword", "word", "speech", "near-miss", "sound", "silence"] = "speech"
+    kind: Kind = "speech"
 
 
 def split_of(pack: str, group: str) -> Split:
@@ -119,13 +120,18 @@ def read_packs(root: Path, packs: tuple[str, ...]) -> list[Clip]:
 
 def read_synthetic(folder: Path) -> list[Clip]:
     """Clips written by `python -m train.synthesize`."""
-    kinds = {"keyword": "keyword", "near-miss": "near-miss", "sentence": "speech", "word": "speech"}
+    kinds: dict[str, Kind] = {
+        "keyword": "keyword",
+        "near-miss": "near-miss",
+        "sentence": "speech",
+        "word": "speech",
+    }
     clips = []
     for row in _rows(folder / "manifest.csv"):
+        split: Split = "val" if row["split"] == "val" else "train"
         word = row["keyword"] or row["text"]
-        clips.append(
-            Clip(folder / row["path"], "synthetic", row["split"], row["speaker"], word, kinds[row["kind"]])  # type: ignore[arg-type]
-        )
+        path = folder / row["path"]
+        clips.append(Clip(path, "synthetic", split, row["speaker"], word, kinds[row["kind"]]))
     return clips
 
 
@@ -144,9 +150,11 @@ def _wake_words(root: Path) -> Iterator[Clip]:
 def _speech_commands(root: Path) -> Iterator[Clip]:
     folder = root / "speech_commands"
     for row in _rows(folder / "manifest.csv"):
-        kind: Literal["silence", "word"] = "silence" if row["word"] == "_silence_" else "word"
+        kind: Kind = "silence" if row["word"] == "_silence_" else "word"
         split: Split = row["split"]  # type: ignore[assignment]
-        yield Clip(folder / row["path"], "speech_commands", split, row["speaker"], row["word"], kind)
+        yield Clip(
+            folder / row["path"], "speech_commands", split, row["speaker"], row["word"], kind
+        )
 
 
 def _background_noise(root: Path) -> Iterator[Clip]:
@@ -162,7 +170,9 @@ def _esc10(root: Path) -> Iterator[Clip]:
     for row in _rows(root / "esc_meta.csv"):
         if row["esc10"] == "1":
             split = folds[row["fold"]]
-            yield Clip(root / row["path"], "esc10", split, row["freesound_id"], row["class"], "sound")
+            yield Clip(
+                root / row["path"], "esc10", split, row["freesound_id"], row["class"], "sound"
+            )
 
 
 def _librispeech(root: Path) -> Iterator[Clip]:

@@ -1,4 +1,4 @@
-"""The feature pool: every training clip, several times augmented as a waveform, as raw log-mel on disk.
+"""The feature pool: every training clip, rendered several times, as raw log-mel on disk.
 
 Made once per recipe and seed (minutes), then read as a memory map by every epoch, so that the
 training loop on two cores spends its time on the model. Features come from `ssast_edge.fbank`, the
@@ -77,7 +77,7 @@ def make_pool(
     seed: int,
     jobs: int,
 ) -> FeaturePool:
-    """Render each clip `variants[i]` times (the first unaugmented), or reuse the pool of an equal call.
+    """Render each clip `variants[i]` times, the first unaugmented; reuse the pool of an equal call.
 
     A clip that does not decode or whose word is not found is left out and named at the end.
     """
@@ -109,7 +109,9 @@ def _render(
     jobs: int,
 ) -> None:
     tasks = [
-        _Task(i, clips[i : i + _TASK_CLIPS], variants[i : i + _TASK_CLIPS], config, fbank_config, seed)
+        _Task(
+            i, clips[i : i + _TASK_CLIPS], variants[i : i + _TASK_CLIPS], config, fbank_config, seed
+        )
         for i in range(0, len(clips), _TASK_CLIPS)
     ]
     rows: list[tuple[int, int, int, int, int]] = []
@@ -136,7 +138,9 @@ def _render(
 def _render_task(task: _Task) -> tuple[list[tuple[int, int, int, NDArray[np.float16]]], list[str]]:
     renderings = []
     problems = []
-    for number, (clip, variants) in enumerate(zip(task.clips, task.variants, strict=True), task.first):
+    for number, (clip, variants) in enumerate(
+        zip(task.clips, task.variants, strict=True), task.first
+    ):
         try:
             samples = read_audio(clip.path)
         except SsastEdgeError as error:

@@ -138,7 +138,9 @@ def parse(table: dict[str, Any], kind: type[T], where: str) -> T:
     try:
         return kind(**values)
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"{where}: {str(error).replace(f'{kind.__name__}.__init__() ', '')}") from error
+        raise RecipeError(
+            f"{where}: {str(error).replace(f'{kind.__name__}.__init__() ', '')}"
+        ) from error
 
 
 def _value(value: Any, hint: Any, where: str) -> Any:

@@ -85,7 +85,9 @@ def _worth_replaying(
     return np.flatnonzero(near)
 
 
-def sweep(hops: HopScores, track: Track, label: str, base: TriggerConfig) -> list[tuple[float, Score]]:
+def sweep(
+    hops: HopScores, track: Track, label: str, base: TriggerConfig
+) -> list[tuple[float, Score]]:
     """(threshold, score) of one label over a fixed grid of thresholds."""
     results = []
     for threshold in _THRESHOLDS.tolist():
@@ -101,7 +103,9 @@ def sweep(hops: HopScores, track: Track, label: str, base: TriggerConfig) -> lis
     return results
 
 
-def choose_trigger(tracks: list[tuple[HopScores, Track]], label: str) -> tuple[TriggerConfig, float]:
+def choose_trigger(
+    tracks: list[tuple[HopScores, Track]], label: str
+) -> tuple[TriggerConfig, float]:
     """Smoothing, hits and threshold with the least cost, summed over validation tracks.
 
     Cost: miss rate plus 0.02 for every false accept per hour; of the thresholds that tie, the

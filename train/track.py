@@ -1,4 +1,4 @@
-"""A long streaming track: keywords placed in hours of speech, sounds and quiet, with the times of the words.
+"""A long streaming track: keywords among hours of speech, sounds and quiet, with their times.
 
 Seeded; every clip is used at most once, whole and at its own level; nothing is trimmed or chosen.
 A keyword's extent inside its recording is found as for training (`train.alignment`).
@@ -36,7 +36,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Track:
-    """samples: (N,) float32 at 16 kHz; words in order; sources = (start_s, pack, file) of every clip."""
+    """samples: (N,) float32 at 16 kHz; words in order; sources: (start_s, pack, file) of clips."""
 
     samples: Samples
     words: tuple[Word, ...]
@@ -67,7 +67,9 @@ def build_track(clips: Sequence[Clip], *, seed: int) -> Track:
             first, end = word_extent(fbank(samples))
             at = start / SAMPLE_RATE
             words.append(Word(clip.word, at + first / 100, at + end / 100 + 0.015, clip.path.name))
-        sources.append((start / SAMPLE_RATE, clip.pack, f"{clip.path.parent.name}/{clip.path.name}"))
+        sources.append(
+            (start / SAMPLE_RATE, clip.pack, f"{clip.path.parent.name}/{clip.path.name}")
+        )
         pieces += [gap, samples]
         position = start + len(samples)
     pieces.append(_room_tone(rng, 2 * SAMPLE_RATE))

@@ -1,4 +1,4 @@
-"""Chooses a bundle's triggers on a validation track: clean and at 10 dB, never on test recordings."""
+"""Chooses a bundle's triggers on a validation track, clean and at 10 dB, never on test clips."""
 
 from __future__ import annotations
 

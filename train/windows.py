@@ -1,8 +1,8 @@
 """Draws training windows from the feature pool as the runtime will see them.
 
 A keyword counts as present when the whole word lies in the window, wherever; a window that holds
-only a part of the word counts as "not yet" or "no more", and a window that holds nearly all of it is
-not drawn. Batch `step` depends on (seed, step) alone, so a resumed run sees what it would have seen.
+only a part of the word counts as "not yet" or "no more", and one that holds nearly all of it is not
+drawn. Batch `step` depends on (seed, step) alone, so a resumed run sees what it would have seen.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class WindowConfig:
     word: float = 0.08  # Speech Commands words
     speech: float = 0.17
     sound: float = 0.07
-    context_chance: float = 0.4  # other speech around a keyword instead of its own recording's quiet
+    context_chance: float = (
+        0.4  # other speech around a keyword instead of its own recording's quiet
+    )
     start_chance: float = 0.04  # the stream has just begun: the window's first part is zeros
 
 
@@ -89,7 +91,7 @@ class WindowSampler:
                 raise ValueError(f"no training clip of kind {name}")
 
     def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
-        """Windows (size, frames, bins) raw log-mel and targets (size, labels + auxiliary) in {0, 1}."""
+        """Windows (size, frames, bins), raw log-mel; targets (size, labels + auxiliary), 0 or 1."""
         rng = np.random.default_rng([self.seed, step])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         sources = {
@@ -188,7 +190,7 @@ class WindowSampler:
         return self._place(rng, word, speech_chance=0.6, after=after)
 
     def _cut(self, rng: np.random.Generator, row: np.void, stop: int) -> Window:
-        """The window of the rendering that ends at frame `stop`, its outside filled with room tone."""
+        """The window of a rendering that ends at frame `stop`, what lies outside as room tone."""
         window = self._bed(rng)
         first = stop - self.config.num_frames
         low, high = max(first, 0), min(stop, int(row["frames"]))
@@ -197,7 +199,12 @@ class WindowSampler:
         return window
 
     def _place(
-        self, rng: np.random.Generator, piece: Window, *, speech_chance: float, after: int | None = None
+        self,
+        rng: np.random.Generator,
+        piece: Window,
+        *,
+        speech_chance: float,
+        after: int | None = None,
     ) -> Window:
         """A piece of speech inside the window, with speech or room tone around it."""
         frames = self.config.num_frames
@@ -222,7 +229,9 @@ class WindowSampler:
         first = int(rng.integers(self._hiss.size - size))
         bed = self._hiss[first : first + size].reshape(self.config.num_frames, -1)
         tilt = self._slope * np.float32(rng.uniform(0, 3))
-        return np.maximum(bed + (tilt + np.float32(LOG_FLOOR + rng.exponential(2.5))), LOG_FLOOR)
+        level = np.float32(LOG_FLOOR + rng.exponential(2.5))
+        quiet: Window = np.maximum(bed + (tilt + level), np.float32(LOG_FLOOR))
+        return quiet
 
     def _speech_window(self, rng: np.random.Generator) -> Window:
         pack = self._speech[int(rng.integers(len(self._speech)))]

@@ -45,7 +45,9 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             np.concatenate([tone(rng.uniform(250, 500), 0.2), np.zeros(800)]) for _ in range(12)
         ]
         write(f"librispeech/{speaker}-1-0000.ogg", np.concatenate(syllables))
-    write("speech_commands/_background_noise_/white_noise.flac", 0.1 * rng.standard_normal(RATE * 4))
+    write(
+        "speech_commands/_background_noise_/white_noise.flac", 0.1 * rng.standard_normal(RATE * 4)
+    )
     return root
 
 

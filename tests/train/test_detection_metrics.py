@@ -28,7 +28,9 @@ def test_a_second_detection_of_the_same_word_is_a_duplicate() -> None:
 
 
 @pytest.mark.parametrize("event", [("alexa", 0.9), ("alexa", 2.2), ("jarvis", 1.5)])
-def test_a_detection_elsewhere_or_of_another_word_is_a_false_accept(event: tuple[str, float]) -> None:
+def test_a_detection_elsewhere_or_of_another_word_is_a_false_accept(
+    event: tuple[str, float],
+) -> None:
     score = match(WORDS, detections(event), hours=0.5)
     assert (score.hits, score.false_accepts) == (0, 1)
     assert score.false_accepts_per_hour == 2

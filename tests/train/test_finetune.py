@@ -38,9 +38,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         if len(saves) == 2:
             raise KilledError
 
-    with monkeypatch.context() as patched, pytest.raises(KilledError):
+    with monkeypatch.context() as patched:
         patched.setattr("train.finetune.save_checkpoint", save_then_die)
-        run(tiny_recipe, tiny_data, tmp_path / "parts")
+        with pytest.raises(KilledError):
+            run(tiny_recipe, tiny_data, tmp_path / "parts")
     assert load_checkpoint(tmp_path / "parts" / "last").step == 8
     parts = load_checkpoint(run(tiny_recipe, tiny_data, tmp_path / "parts"))
     assert parts.step == whole.step == 12
@@ -155,9 +156,10 @@ def test_a_failed_save_keeps_the_last_checkpoint(
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as patched:
         patched.setattr("train.checkpoint.save_file", full_disk)
-        save_checkpoint(folder, replace(before, step=99))
+        with pytest.raises(OSError, match="No space"):
+            save_checkpoint(folder, replace(before, step=99))
     assert load_checkpoint(folder).step == before.step
     assert [p.name for p in folder.parent.iterdir() if p.name.startswith(".")] == []
 

@@ -19,7 +19,9 @@ from train.model import (  # noqa: E402
 from train.ssast_checkpoint import encoder_from_ssast, read_ssast  # noqa: E402
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no ../shared/golden beside the checkout")
+needs_golden = pytest.mark.skipif(
+    not GOLDEN.is_dir(), reason="no ../shared/golden beside the checkout"
+)
 CASES = [("patch", j) for j in range(4)] + [("frame", j) for j in range(2)]
 
 
@@ -101,7 +103,9 @@ def test_a_grid_that_does_not_fit_the_positions_is_refused() -> None:
 
 @pytest.mark.parametrize("stride", [(16, 16), (10, 10), (128, 2), (128, 1), (7, 3)])
 @pytest.mark.parametrize("patch", [(16, 16), (128, 2), (128, 8), (32, 8)])
-def test_patch_projection_equals_the_convolution(patch: tuple[int, int], stride: tuple[int, int]) -> None:
+def test_patch_projection_equals_the_convolution(
+    patch: tuple[int, int], stride: tuple[int, int]
+) -> None:
     config = EncoderConfig(
         num_frames=101, patch_bins=patch[0], patch_frames=patch[1], stride_bins=stride[0],
         stride_frames=stride[1], dim=8, num_heads=2,
@@ -116,7 +120,12 @@ def test_patch_projection_equals_the_convolution(patch: tuple[int, int], stride:
 @pytest.mark.parametrize(("size", "millions"), [("tiny", 5.5), ("small", 21.6), ("base", 85.7)])
 def test_sizes_are_those_of_the_paper(size: str, millions: float) -> None:
     config = EncoderConfig(
-        num_frames=1024, patch_bins=16, patch_frames=16, stride_bins=16, stride_frames=16, **SIZES[size]
+        num_frames=1024,
+        patch_bins=16,
+        patch_frames=16,
+        stride_bins=16,
+        stride_frames=16,
+        **SIZES[size],
     )
     count = sum(p.numel() for p in Encoder(config).parameters()) / 1e6
     assert config.grid == (8, 64)
