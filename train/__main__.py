@@ -56,16 +56,23 @@ def finetune(
 @click.argument("checkpoint", type=FOLDER)
 @click.option("--bundle", type=FOLDER, required=True, help="Folder to write.")
 @click.option("--data", type=FOLDER, default=Path("../shared/data"), show_default=True)
+@click.option("--model-card", type=click.Path(path_type=Path), help="Markdown to put beside it.")
 @click.option("--seed", default=0, show_default=True, help="Of the validation track.")
-def export(checkpoint: Path, bundle: Path, data: Path, seed: int) -> None:
+def export(
+    checkpoint: Path, bundle: Path, data: Path, model_card: Path | None, seed: int
+) -> None:
     """Export a checkpoint as a bundle, its triggers chosen on the validation track."""
     from train.export import export_bundle
     from train.triggers import choose_triggers
 
     with _one_line_errors():
+        card = model_card.read_text(encoding="utf-8") if model_card else None
         export_bundle(checkpoint, bundle)
         triggers, report = choose_triggers(bundle, data, seed=seed)
-        export_bundle(checkpoint, bundle, triggers=triggers, provenance={"validation": report})
+        provenance = {"validation": report}
+        export_bundle(
+            checkpoint, bundle, triggers=triggers, provenance=provenance, model_card=card
+        )
         click.echo(f"{bundle}")
 
 

@@ -23,7 +23,7 @@ __all__ = ["HopScores", "choose_trigger", "replay", "run_bundle", "sweep"]
 
 _BLOCK = 16000 * 5
 
-# What a false accept per hour may cost in missed words when a threshold is chosen.
+# One false accept per hour counts as much as missing this share of all keywords.
 _MISS_PER_FALSE_ACCEPT = 0.02
 _THRESHOLDS = 1 / (1 + np.exp(-np.arange(-3.0, 6.01, 0.125)))
 
@@ -108,8 +108,8 @@ def choose_trigger(
 ) -> tuple[TriggerConfig, float]:
     """Smoothing, hits and threshold with the least cost, summed over validation tracks.
 
-    Cost: miss rate plus 0.02 for every false accept per hour; of the thresholds that tie, the
-    middle one. Returns the trigger and its mean cost.
+    Cost: the label's part of the overall miss rate plus 0.02 for every false accept per hour; of
+    the thresholds that tie, the middle one. Returns the trigger and its mean cost.
     """
     best: tuple[float, TriggerConfig] = (math.inf, TriggerConfig())
     for smoothing_ms, min_hits in itertools.product((0.0, 160.0, 240.0, 320.0), (1, 2)):
@@ -117,7 +117,8 @@ def choose_trigger(
         costs = np.zeros(len(_THRESHOLDS))
         for hops, track in tracks:
             for i, (_, score) in enumerate(sweep(hops, track, label, base)):
-                costs[i] += score.miss_rate + _MISS_PER_FALSE_ACCEPT * score.false_accepts_per_hour
+                misses = score.miss_rate / len(hops.labels)
+                costs[i] += misses + _MISS_PER_FALSE_ACCEPT * score.false_accepts_per_hour
         costs /= len(tracks)
         tied = np.flatnonzero(costs <= costs.min() + 1e-9)
         if costs.min() < best[0] - 1e-9:
