@@ -8,31 +8,36 @@ of one run share the machine's state: read the ratios, not the absolute values, 
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from ssast_edge import Spotter, load_bundle
 from ssast_edge.audio import read_audio
 from ssast_edge.backends import open_backend
 from ssast_edge.fbank import Fbank
+from train.errors import one_line_errors
 
 SAMPLE_RATE = 16000
 
 
-def cpu_percent(seconds: float, run: Any) -> float:
+def cpu_percent(seconds: float, run: Callable[[], object]) -> float:
     """CPU time of `run()` as a share of `seconds` of audio."""
     start = time.process_time()
     run()
     return 100 * (time.process_time() - start) / seconds
 
 
-def feed(target: Any, samples: np.ndarray, block_ms: int) -> None:
+def feed(target: Spotter | Fbank, samples: NDArray[np.float32], block_ms: int) -> None:
     """Push all samples in blocks."""
     block = SAMPLE_RATE * block_ms // 1000
     for first in range(0, len(samples), block):
@@ -42,12 +47,29 @@ def feed(target: Any, samples: np.ndarray, block_ms: int) -> None:
 @click.command()
 @click.option("--bundle", default="wake-words", show_default=True)
 @click.option("--audio", type=click.Path(path_type=Path), help="Default: the demo track.")
-@click.option("--repeats", default=5, show_default=True, help="The median counts.")
+@click.option(
+    "--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="The median counts."
+)
 @click.option("--out", type=click.Path(path_type=Path))
 def main(bundle: str, audio: Path | None, repeats: int, out: Path | None) -> None:
     """Measure."""
+    with one_line_errors():
+        text = json.dumps(measure(bundle, audio or demo_track(), repeats), indent=2)
+        if out:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(text + "\n")
+    click.echo(text)
+
+
+def demo_track() -> Path:
+    """The recording that is installed with the package."""
+    return Path(str(importlib.resources.files("ssast_edge"))) / "demo" / "demo.ogg"
+
+
+def measure(bundle: str, audio: Path, repeats: int) -> dict[str, Any]:
+    """The figures of one bundle on one recording."""
     loaded = load_bundle(bundle)
-    samples = read_audio(audio or Path(str(loaded.path)).parents[1] / "demo" / "demo.ogg")
+    samples = read_audio(audio)
     seconds = len(samples) / SAMPLE_RATE
     backend = open_backend(loaded, threads=1)
     window = loaded.golden.fbank
@@ -56,17 +78,13 @@ def main(bundle: str, audio: Path | None, repeats: int, out: Path | None) -> Non
     for _ in range(repeats):
         # Interleaved, so that a busy machine is busy for all of them.
         for block_ms in (10, 20, 100):
-            spotter = Spotter(loaded, backend=backend)
-            stages = {
-                f"listening, blocks of {block_ms} ms": lambda s=spotter, b=block_ms: feed(
-                    s, samples, b
-                ),
-                f"front end alone, blocks of {block_ms} ms": lambda b=block_ms: feed(
-                    Fbank(), samples, b
-                ),
+            stages: dict[str, Spotter | Fbank] = {
+                "listening": Spotter(loaded, backend=backend),
+                "front end alone": Fbank(loaded.fbank),
             }
-            for name, run in stages.items():
-                rows.setdefault(name, []).append(cpu_percent(seconds, run))
+            for name, target in stages.items():
+                share = cpu_percent(seconds, partial(feed, target, samples, block_ms))
+                rows.setdefault(f"{name}, blocks of {block_ms} ms", []).append(share)
         bare = cpu_percent(seconds, lambda: [backend.infer(window) for _ in range(hops)])
         rows.setdefault("model alone", []).append(bare)
     result: dict[str, Any] = {
@@ -77,16 +95,12 @@ def main(bundle: str, audio: Path | None, repeats: int, out: Path | None) -> Non
         "cpu_count": os.cpu_count(),
         "cpu_percent_of_one_core": {k: round(float(np.median(v)), 3) for k, v in rows.items()},
     }
-    share = result["cpu_percent_of_one_core"]
-    listening = share["listening, blocks of 20 ms"]
+    shares = result["cpu_percent_of_one_core"]
+    listening = shares["listening, blocks of 20 ms"]
     result["overhead_around_model_and_front_end"] = round(
-        listening / (share["model alone"] + share["front end alone, blocks of 20 ms"]) - 1, 3
+        listening / (shares["model alone"] + shares["front end alone, blocks of 20 ms"]) - 1, 3
     )
-    text = json.dumps(result, indent=2)
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n")
-    click.echo(text)
+    return result
 
 
 if __name__ == "__main__":

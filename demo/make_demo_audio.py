@@ -10,6 +10,7 @@ what is said when. Deterministic: the same programs give the same samples.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import click
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.signal import fftconvolve, lfilter
 
 from train.augment import room_impulse_response
+from train.errors import one_line_errors
 from train.synthesize import KEYWORDS, Utterance, speak
 
 __all__ = ["SCRIPT", "make", "ventilator"]
@@ -110,6 +112,14 @@ def ventilator(rng: np.random.Generator, length: int) -> NDArray[np.float64]:
 )
 def main(out: Path) -> None:
     """Write demo.ogg and demo.json, each under a temporary name first."""
+    if shutil.which("espeak-ng") is None:
+        raise click.ClickException("espeak-ng is not installed: apt install espeak-ng")
+    with one_line_errors():
+        click.echo(write(out))
+
+
+def write(out: Path) -> str:
+    """Write both files; what was written, for people."""
     samples, words = make()
     out.mkdir(parents=True, exist_ok=True)
     audio, times = out / "demo.ogg", out / "demo.json"
@@ -124,7 +134,7 @@ def main(out: Path) -> None:
     partial.write_text(json.dumps({"note": note, "words": words}, indent=2) + "\n", "utf-8")
     partial.rename(times)
     size_kb = audio.stat().st_size / 1000
-    click.echo(f"{audio.name}: {len(samples) / SAMPLE_RATE:.1f} s, {size_kb:.0f} kB")
+    return f"{audio.name}: {len(samples) / SAMPLE_RATE:.1f} s, {size_kb:.0f} kB"
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import click
 
-from ssast_edge.errors import SsastEdgeError
+from train.errors import one_line_errors
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -24,7 +25,13 @@ def main() -> None:
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe key."
 )
-@click.option("--jobs", default=2, show_default=True, help="Processes that render features.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Processes that render features, threads that train.",
+)
 @click.option("--bfloat16/--float32", default=True, show_default=True, help="Autocast on the CPU.")
 def finetune(
     recipe: Path,
@@ -39,7 +46,7 @@ def finetune(
     from train.finetune import finetune as run
     from train.recipe import load_recipe
 
-    with _one_line_errors():
+    with one_line_errors():
         loaded = load_recipe(recipe, overrides)
         folder = run(
             loaded,
@@ -58,33 +65,22 @@ def finetune(
 @click.option("--data", type=FOLDER, default=Path("../shared/data"), show_default=True)
 @click.option("--model-card", type=click.Path(path_type=Path), help="Markdown to put beside it.")
 @click.option("--seed", default=0, show_default=True, help="Of the validation track.")
-def export(
-    checkpoint: Path, bundle: Path, data: Path, model_card: Path | None, seed: int
-) -> None:
-    """Export a checkpoint as a bundle, its triggers chosen on the validation track."""
+def export(checkpoint: Path, bundle: Path, data: Path, model_card: Path | None, seed: int) -> None:
+    """Export a checkpoint as a bundle, its triggers chosen on the validation track.
+
+    A bundle that is there is replaced at the very end, or not at all.
+    """
     from train.export import export_bundle
     from train.triggers import choose_triggers
 
-    with _one_line_errors():
+    with one_line_errors(), tempfile.TemporaryDirectory() as temporary:
         card = model_card.read_text(encoding="utf-8") if model_card else None
-        export_bundle(checkpoint, bundle)
-        triggers, report = choose_triggers(bundle, data, seed=seed)
+        draft = Path(temporary) / "draft"
+        export_bundle(checkpoint, draft)
+        triggers, report = choose_triggers(draft, data, seed=seed)
         provenance = {"validation": report}
-        export_bundle(
-            checkpoint, bundle, triggers=triggers, provenance=provenance, model_card=card
-        )
+        export_bundle(checkpoint, bundle, triggers=triggers, provenance=provenance, model_card=card)
         click.echo(f"{bundle}")
-
-
-class _one_line_errors:  # noqa: N801 (reads as a keyword at its use)
-    """Turns a user's mistakes into one line and status 1; anything else keeps its traceback."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValueError | SsastEdgeError | FileNotFoundError | FloatingPointError):
-            raise click.ClickException(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from train.model import Classifier, Encoder, EncoderConfig
+from train.model import Classifier, Encoder
 from train.recipe import Recipe, parse
 
-__all__ = ["Checkpoint", "CheckpointError", "build_model", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "build_model",
+    "has_checkpoint",
+    "load_checkpoint",
+    "load_weights",
+    "optimizer_tensors",
+    "restore_optimizer",
+    "save_checkpoint",
+]
 
 FORMAT = 1
 
@@ -48,20 +57,15 @@ class Checkpoint:
 
 def build_model(recipe: Recipe, mean: float, std: float) -> Classifier:
     """An untrained model of the recipe's shape."""
-    config = EncoderConfig(
-        num_frames=recipe.windows.num_frames,
-        num_mel_bins=recipe.fbank.num_mel_bins,
-        **dataclasses.asdict(recipe.model),
-    )
     outputs = len(recipe.labels) + len(recipe.auxiliary_labels)
-    return Classifier(Encoder(config), outputs, mean=mean, std=std)
+    return Classifier(Encoder(recipe.encoder_config()), outputs, mean=mean, std=std)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a temporary sibling, then rename: a kill or a full disk leaves the last one whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = folder.with_name(f".{folder.name}.old")
+    partial = folder.with_name(f".{folder.name}.tmp")  # what a kill left there is overwritten
+    old = _before(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
@@ -77,20 +81,26 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             "recipe": dataclasses.asdict(checkpoint.recipe),
         }
         (partial / "checkpoint.json").write_text(json.dumps(state, indent=2) + "\n")
-        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         partial.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
+    except SafetensorError as error:  # a full disk, above all
+        raise CheckpointError(f"{folder} not written, the last one is kept: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is one to load, be it the one before that a kill left aside."""
+    return folder.exists() or _before(folder).exists()
+
+
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint; the one before it where a kill came between the two renames."""
-    old = folder.with_name(f".{folder.name}.old")
-    if not folder.exists() and old.exists():
-        old.rename(folder)
+    if not folder.exists() and has_checkpoint(folder):
+        _before(folder).rename(folder)
     try:
         state = json.loads((folder / "checkpoint.json").read_text())
         if state.get("format") != FORMAT:
@@ -104,8 +114,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(
             f"{folder}: no checkpoint ({Path(error.filename or '').name} is missing)"
         ) from error
-    except (json.JSONDecodeError, SafetensorError, OSError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder}: damaged checkpoint: {error}") from error
+    missing = [key for key in ("recipe", "mean", "std", "step", "metrics") if key not in state]
+    if missing:
+        raise CheckpointError(f"{folder}: damaged checkpoint: checkpoint.json has no {missing[0]}")
     recipe = parse(state["recipe"], Recipe, str(folder))
     return Checkpoint(
         recipe,
@@ -150,6 +163,11 @@ def restore_optimizer(
         for i, name in enumerate(names)
     }
     optimizer.load_state_dict(packed)
+
+
+def _before(folder: Path) -> Path:
+    """Where the last checkpoint lies while the next one takes its place."""
+    return folder.with_name(f".{folder.name}.old")
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -122,8 +122,10 @@ def _keep_outputs(model: Classifier, count: int) -> None:
 def data_licences(checkpoint: Checkpoint) -> list[dict[str, str]]:
     """Attribution of every pack the recipe trains on."""
     data = checkpoint.recipe.data
-    packs = [p for p in data.packs if p in DATA_LICENCES]  # background_noise is Speech Commands'
-    return [DATA_LICENCES[p] for p in packs + (["synthetic"] if data.synthetic else [])]
+    owners = {"background_noise": "speech_commands"}  # its noises come with Speech Commands
+    packs = [owners.get(pack, pack) for pack in data.packs]
+    packs += ["synthetic"] if data.synthetic else []
+    return [DATA_LICENCES[pack] for pack in dict.fromkeys(packs)]
 
 
 def _golden_input(checkpoint: Checkpoint) -> NDArray[np.float32]:

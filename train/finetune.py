@@ -23,6 +23,7 @@ from tqdm import tqdm
 from train.checkpoint import (
     Checkpoint,
     build_model,
+    has_checkpoint,
     load_checkpoint,
     load_weights,
     optimizer_tensors,
@@ -48,17 +49,16 @@ def finetune(
     bfloat16: bool = True,
 ) -> Path:
     """Train to the recipe's last step; returns the checkpoint folder."""
-    pool = prepare_pool(recipe, data, synthetic, out.parent / "pool", jobs)
     folder = out / "last"
+    checkpoint = load_checkpoint(folder) if has_checkpoint(folder) else None
+    if checkpoint is not None and checkpoint.recipe != recipe:
+        raise RecipeError(
+            f"{folder} was trained by another recipe; choose another --out or remove it"
+        )
+    pool = prepare_pool(recipe, data, synthetic, out.parent / "pool", jobs)
     mean, std = pool.statistics()
     step = 0
-    checkpoint = None
-    if folder.exists():
-        checkpoint = load_checkpoint(folder)
-        if checkpoint.recipe != recipe:
-            raise RecipeError(
-                f"{folder} was trained by another recipe; choose another --out or remove it"
-            )
+    if checkpoint is not None:
         mean, std, step = checkpoint.mean, checkpoint.std, checkpoint.step
 
     torch.manual_seed(recipe.seed)
@@ -85,6 +85,7 @@ def finetune(
     )
     model.train()
     out.mkdir(parents=True, exist_ok=True)
+    _cut_log(out / "log.csv", step)
     seen_loss, seen = 0.0, 0
     start_time = time.perf_counter()
     progress = tqdm(total=recipe.optimizer.steps, initial=step, unit="step", mininterval=5)
@@ -209,6 +210,21 @@ def _update_average(average: dict[str, Tensor], model: Classifier, decay: float,
     decay = min(decay, (1 + step) / (10 + step))  # early on the average follows the weights
     for key, value in model.state_dict().items():
         average[key].lerp_(value, 1 - decay)
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop the lines after `step`: the steps that a kill lost are logged again."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        header, *lines = file.readlines() or [""]
+    whole = [line for line in lines if line.endswith("\n")]  # the kill may have cut the last
+    kept = [line for line in whole if int(line.split(",")[0]) <= step]
+    if not kept:
+        path.unlink()  # the next line writes the header
+    elif len(kept) < len(lines):
+        with path.open("w", newline="") as file:
+            file.writelines([header, *kept])
 
 
 def _log(path: Path, step: int, loss: float, rate: float, seconds: float) -> None:

@@ -127,7 +127,8 @@ def read_synthetic(folder: Path) -> list[Clip]:
         "word": "speech",
     }
     clips = []
-    for row in _rows(folder / "manifest.csv"):
+    columns = "path", "text", "keyword", "kind", "speaker", "split"
+    for row in _rows(folder / "manifest.csv", *columns):
         split: Split = "val" if row["split"] == "val" else "train"
         word = row["keyword"] or row["text"]
         path = folder / row["path"]
@@ -135,9 +136,13 @@ def read_synthetic(folder: Path) -> list[Clip]:
     return clips
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{path} has no column {missing[0]}")
+        return list(reader)
 
 
 def _wake_words(root: Path) -> Iterator[Clip]:
@@ -149,7 +154,7 @@ def _wake_words(root: Path) -> Iterator[Clip]:
 
 def _speech_commands(root: Path) -> Iterator[Clip]:
     folder = root / "speech_commands"
-    for row in _rows(folder / "manifest.csv"):
+    for row in _rows(folder / "manifest.csv", "path", "word", "speaker", "split"):
         kind: Kind = "silence" if row["word"] == "_silence_" else "word"
         split: Split = row["split"]  # type: ignore[assignment]
         yield Clip(
@@ -167,7 +172,7 @@ def _background_noise(root: Path) -> Iterator[Clip]:
 
 def _esc10(root: Path) -> Iterator[Clip]:
     folds: dict[str, Split] = {"1": "train", "2": "train", "3": "val", "4": "test"}
-    for row in _rows(root / "esc_meta.csv"):
+    for row in _rows(root / "esc_meta.csv", "path", "fold", "class", "esc10", "freesound_id"):
         if row["esc10"] == "1":
             split = folds[row["fold"]]
             yield Clip(
@@ -182,11 +187,11 @@ def _librispeech(root: Path) -> Iterator[Clip]:
 
 
 def _speechocean(root: Path) -> Iterator[Clip]:
-    for row in _rows(root / "speechocean.csv"):
+    for row in _rows(root / "speechocean.csv", "path", "speaker", "transcript"):
         split = split_of("speechocean", row["speaker"])
         yield Clip(root / row["path"], "speechocean", split, row["speaker"], row["transcript"])
 
 
 def _wuw(root: Path) -> Iterator[Clip]:
-    for row in _rows(root / "wuw.csv"):
+    for row in _rows(root / "wuw.csv", "path", "session"):
         yield Clip(root / row["path"], "wuw", split_of("wuw", row["session"]), row["session"])

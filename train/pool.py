@@ -129,6 +129,9 @@ def _render(
                 rows.append((offset, len(features), clip, start, end))
                 offset += len(features)
             progress.update(len(task.clips))
+    if not rows:
+        first = f", the first: {skipped[0]}" if skipped else ""
+        raise ValueError(f"none of {len(clips)} training clips could be used{first}")
     np.save(partial / "rows.npy", np.array(rows, dtype=ROW))
     (partial / "skipped.json").write_text(json.dumps(skipped, indent=2))
     if skipped:

@@ -6,13 +6,16 @@ Each table belongs to the dataclass that stands next to the code it configures.
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from ssast_edge.bundle import check_hop
 from ssast_edge.fbank import FbankConfig
 from train.augment import LogMelAugmentConfig, WaveformAugmentConfig
+from train.model import EncoderConfig
 from train.windows import WindowConfig
 
 if sys.version_info >= (3, 11):
@@ -48,6 +51,14 @@ class DataConfig:
     renderings_synthetic_keyword: int = 5
     renderings_other: int = 2
 
+    def __post_init__(self) -> None:
+        """Refuse a pool without clips."""
+        if not self.packs:
+            raise ValueError("packs must name at least one pack")
+        for name in ("renderings_keyword", "renderings_synthetic_keyword", "renderings_other"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -77,6 +88,24 @@ class OptimizerConfig:
     label_smoothing: float = 0.01
     average: float = 0.999  # decay of the weights' exponential moving average, which is what ships
 
+    def __post_init__(self) -> None:
+        """Refuse what no run can be made of."""
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not (self.warmup_steps >= 0 and 0 <= self.weight_decay < math.inf):
+            raise ValueError(
+                f"warmup_steps and weight_decay must be 0 or more, "
+                f"got {self.warmup_steps} and {self.weight_decay}"
+            )
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ValueError(f"label_smoothing must be in [0, 0.5), got {self.label_smoothing}")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average must be in [0, 1), got {self.average}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -95,6 +124,27 @@ class Recipe:
     windows: WindowConfig = field(default_factory=WindowConfig)
     waveform_augment: WaveformAugmentConfig = field(default_factory=WaveformAugmentConfig)
     log_mel_augment: LogMelAugmentConfig = field(default_factory=LogMelAugmentConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse, before hours of work, what training or the bundle would refuse after them."""
+        outputs = [*self.labels, *self.auxiliary_labels]
+        if not self.name or not self.labels:
+            raise ValueError("name and labels must not be empty")
+        twice = [label for label in outputs if outputs.count(label) > 1]
+        if twice:
+            raise ValueError(f"label {twice[0]!r} is given twice")
+        if self.save_every_steps < 1:
+            raise ValueError(f"save_every_steps must be at least 1, got {self.save_every_steps}")
+        check_hop(self.hop_ms, self.fbank)
+        self.encoder_config()
+
+    def encoder_config(self) -> EncoderConfig:
+        """The encoder's shape: the model's free sizes on this front end and window."""
+        return EncoderConfig(
+            num_frames=self.windows.num_frames,
+            num_mel_bins=self.fbank.num_mel_bins,
+            **dataclasses.asdict(self.model),
+        )
 
 
 def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
@@ -157,8 +207,6 @@ def _value(value: Any, hint: Any, where: str) -> Any:
         if len(kinds) != len(value):
             raise RecipeError(f"{where}: wanted {len(kinds)} values, got {len(value)}")
         return tuple(_value(v, k, where) for v, k in zip(value, kinds, strict=True))
-    if get_origin(hint) is Union:
-        hint = get_args(hint)[0]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):

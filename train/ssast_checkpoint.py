@@ -30,8 +30,13 @@ def read_ssast(path: Path) -> tuple[EncoderConfig, dict[str, Tensor]]:
     except Exception as error:  # torch raises many kinds for a foreign or cut file
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} is not a PyTorch state dict: {reason}") from error
-    state = {key.removeprefix("module."): value for key, value in raw.items()}
-    needed = ("v.pos_embed", "v.cls_token", "v.patch_embed.proj.weight", "p_input_tdim")
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path} is not a PyTorch state dict: it holds a {type(raw).__name__}")
+    state = {str(key).removeprefix("module."): value for key, value in raw.items()}
+    needed = (
+        "v.pos_embed", "v.cls_token", "v.patch_embed.proj.weight", "v.blocks.0.norm1.weight",
+        "p_input_fdim", "p_input_tdim",
+    )  # fmt: skip
     missing = [key for key in needed if key not in state]
     if missing:
         raise ValueError(f"{path} is not a pretrained SSAST checkpoint: no {', '.join(missing)}")

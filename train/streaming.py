@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +38,12 @@ class HopScores:
 
 
 def run_bundle(
-    bundle: Bundle, samples: NDArray[np.float32], progress: Callable[[float], None] | None = None
+    bundle: Bundle, samples: NDArray[np.float32], progress: Callable[[int], object] | None = None
 ) -> HopScores:
-    """Scores of every hop of a track, from the streaming runtime itself."""
+    """Scores of every hop of a track, from the streaming runtime itself.
+
+    progress: called with the number of samples of each block that is done.
+    """
     times: list[float] = []
     scores: list[NDArray[np.float32]] = []
 
@@ -50,9 +53,10 @@ def run_bundle(
 
     spotter = Spotter(bundle, on_scores=keep)
     for first in range(0, len(samples), _BLOCK):
-        spotter.push(samples[first : first + _BLOCK])
+        block = samples[first : first + _BLOCK]
+        spotter.push(block)
         if progress is not None:
-            progress(min(1.0, (first + _BLOCK) / len(samples)))
+            progress(len(block))
     return HopScores(bundle.labels, np.array(times), np.array(scores, dtype=np.float32))
 
 
@@ -81,7 +85,8 @@ def _worth_replaying(
     low = scores < 0.5 * config.rearm * config.threshold
     hop_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1.0
     reach = 2 + int(np.ceil(config.smoothing_ms / 1000 / hop_s)) + config.min_hits
-    near = np.convolve(~low, np.ones(2 * reach + 1), mode="same") > 0
+    # Not mode="same": it gives more values than scores where those are fewer than the kernel.
+    near = np.convolve(~low, np.ones(2 * reach + 1))[reach : reach + len(low)] > 0
     return np.flatnonzero(near)
 
 
@@ -91,14 +96,7 @@ def sweep(
     """(threshold, score) of one label over a fixed grid of thresholds."""
     results = []
     for threshold in _THRESHOLDS.tolist():
-        config = TriggerConfig(
-            threshold=threshold,
-            smoothing_ms=base.smoothing_ms,
-            min_hits=base.min_hits,
-            rearm=base.rearm,
-            refractory_s=base.refractory_s,
-        )
-        events = replay(hops, {label: config})
+        events = replay(hops, {label: replace(base, threshold=threshold)})
         results.append((threshold, match(track.words, events, hours=track.hours, label=label)))
     return results
 
@@ -106,7 +104,7 @@ def sweep(
 def choose_trigger(
     tracks: list[tuple[HopScores, Track]], label: str
 ) -> tuple[TriggerConfig, float]:
-    """Smoothing, hits and threshold with the least cost, summed over validation tracks.
+    """Smoothing, hits and threshold with the least cost on the average of validation tracks.
 
     Cost: the label's part of the overall miss rate plus 0.02 for every false accept per hour; of
     the thresholds that tie, the middle one. Returns the trigger and its mean cost.
@@ -123,8 +121,5 @@ def choose_trigger(
         tied = np.flatnonzero(costs <= costs.min() + 1e-9)
         if costs.min() < best[0] - 1e-9:
             threshold = round(float(_THRESHOLDS[tied[len(tied) // 2]]), 4)
-            best = (
-                float(costs.min()),
-                TriggerConfig(threshold=threshold, smoothing_ms=smoothing_ms, min_hits=min_hits),
-            )
+            best = float(costs.min()), replace(base, threshold=threshold)
     return best[1], best[0]

@@ -348,7 +348,7 @@ def main(
         said = error.stderr.decode(errors="replace").strip()
         reason = said or f"status {error.returncode}"
         raise click.ClickException(f"{error.cmd[0]}: {reason}") from error
-    except (RecipeError, subprocess.TimeoutExpired) as error:
+    except (RecipeError, OSError, subprocess.TimeoutExpired) as error:
         raise click.ClickException(str(error)) from error
 
 

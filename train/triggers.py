@@ -49,6 +49,11 @@ def choose_triggers(
     """A trigger per label and what they give on the validation track."""
     bundle = load_bundle(folder)
     track, conditions = make_conditions(data, "val", bundle.labels, seed=seed)
+    unsaid = set(bundle.labels) - {word.label for word in track.words}
+    if unsaid:
+        raise ValueError(
+            f"no validation recording of {', '.join(sorted(unsaid))}: no trigger can be chosen"
+        )
     runs: list[tuple[HopScores, Track]] = [
         (run_bundle(bundle, samples), track) for samples in conditions.values()
     ]

@@ -40,6 +40,20 @@ class WindowConfig:
     )
     start_chance: float = 0.04  # the stream has just begun: the window's first part is zeros
 
+    def __post_init__(self) -> None:
+        """Refuse windows too short to be composed and weights that nothing can be drawn by."""
+        if self.num_frames < 17:
+            raise ValueError(f"num_frames must be at least 17, got {self.num_frames}")
+        weights = (
+            self.keyword, self.synthetic_keyword, self.partial, self.fragment,
+            self.near_miss, self.word, self.speech, self.sound,
+        )  # fmt: skip
+        if not (min(weights) >= 0 and 0 < sum(weights) < float("inf")):
+            raise ValueError(f"weights must be 0 or more and not all 0, got {weights}")
+        for name in ("context_chance", "start_chance"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+
 
 class WindowSampler:
     """Batches of (windows, targets) for keyword spotting."""
@@ -86,6 +100,11 @@ class WindowSampler:
         empty = [w for w, found in zip(self.labels, self._keywords, strict=True) if not len(found)]
         if empty:
             raise ValueError(f"no training recording of {', '.join(empty)}")
+        unsaid = [
+            w for w, found in zip(self.labels, self._synthetic, strict=True) if not len(found)
+        ]
+        if 0 < len(unsaid) < len(self.labels):
+            raise ValueError(f"synthetic keywords, but none of {', '.join(unsaid)}")
         for name, found in (("speech", self._speech), ("sound", self._sounds)):
             if not len(found):
                 raise ValueError(f"no training clip of kind {name}")

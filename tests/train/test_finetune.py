@@ -1,16 +1,25 @@
 """The whole training path on a tiny data set: pool, windows, resume, export, runtime."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from ssast_edge import Spotter, load_bundle
 from ssast_edge.trigger import TriggerConfig
 from tests.train.conftest import TONES_HZ, tone
-from train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from train.checkpoint import (
+    CheckpointError,
+    build_model,
+    has_checkpoint,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from train.export import export_bundle
 from train.finetune import finetune, learning_rate, prepare_pool
 from train.recipe import OptimizerConfig, Recipe, RecipeError
@@ -82,10 +91,9 @@ def test_a_trained_model_spots_its_words_on_the_device(
     assert {source["licence"] for source in bundle.data} >= {"Apache-2.0", "CC-BY-4.0"}
 
     rng = np.random.default_rng(3)
-    quiet = lambda seconds: 1e-3 * rng.standard_normal(int(seconds * 16000))  # noqa: E731
-    heard = [(d.label, d.time_s) for d in Spotter(bundle).push(
-        np.concatenate([quiet(2), tone(120, 0.5), quiet(2), tone(900, 0.5), quiet(2)])
-    )]  # fmt: skip
+    quiet = 1e-3 * rng.standard_normal(2 * 16000)
+    said = np.concatenate([quiet, tone(120, 0.5), quiet, tone(900, 0.5), quiet])
+    heard = [(d.label, d.time_s) for d in Spotter(bundle).push(said)]
     assert [label for label, _ in heard] == ["alexa", "jarvis"]
     assert 2.0 < heard[0][1] < 3.5
     assert 4.5 < heard[1][1] < 6.0
@@ -122,8 +130,6 @@ def test_a_label_without_a_recording_is_named(
 def test_a_clip_that_does_not_decode_is_left_out(
     tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    import shutil
-
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
     broken = data / "librispeech" / "102-1-0000.ogg"
@@ -162,6 +168,84 @@ def test_a_failed_save_keeps_the_last_checkpoint(
             save_checkpoint(folder, replace(before, step=99))
     assert load_checkpoint(folder).step == before.step
     assert [p.name for p in folder.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_full_disk_while_tensors_are_written_is_one_clear_error(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "last"
+    shutil.copytree(tiny_checkpoint, folder)
+    before = load_checkpoint(folder)
+
+    def full_disk(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("train.checkpoint.save_file", full_disk)
+        with pytest.raises(CheckpointError, match="the last one is kept: .*No space"):
+            save_checkpoint(folder, replace(before, step=99))
+    assert load_checkpoint(folder).step == before.step
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(
+    tiny_checkpoint: Path, tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run" / "last"
+    shutil.copytree(tiny_checkpoint, folder)
+    folder.rename(folder.with_name(".last.old"))
+    (folder.parent / ".last.tmp").mkdir()  # the checkpoint that was to take its place
+    assert has_checkpoint(folder)
+    assert run(tiny_recipe, tiny_data, tmp_path / "run") == folder
+    assert not (folder.parent / "log.csv").exists()  # the last step was there: no step is run
+    save_checkpoint(folder, load_checkpoint(folder))
+    assert [path.name for path in folder.parent.iterdir()] == ["last"]
+
+
+def test_the_log_of_a_resumed_run_has_each_step_once(
+    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    folder = run(tiny_recipe, tiny_data, tmp_path / "run")
+    log = folder.parent / "log.csv"
+    whole = log.read_text()
+    assert whole.splitlines()[0] == "step,loss,learning_rate,seconds"
+    with log.open("a") as file:
+        file.write("100,0.5,1e-3,7\n200,0.4")  # steps that a kill lost, the last cut short
+    run(tiny_recipe, tiny_data, tmp_path / "run")
+    assert log.read_text() == whole
+    save_checkpoint(folder, replace(load_checkpoint(folder), step=0))
+    run(tiny_recipe, tiny_data, tmp_path / "run")
+    assert [line.split(",")[0] for line in log.read_text().splitlines()] == ["step", "12"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b'{"format": 1}', "checkpoint.json has no recipe"), (b"\xff\xfe", "damaged"),
+     (b'{"format": 2}', "checkpoint format 2, this version reads 1")],
+)  # fmt: skip
+def test_a_foreign_checkpoint_json_is_one_clear_error(
+    tiny_checkpoint: Path, tmp_path: Path, content: bytes, message: str
+) -> None:
+    shutil.copytree(tiny_checkpoint, tmp_path / "last")
+    (tmp_path / "last" / "checkpoint.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "last")
+
+
+def test_weights_of_another_shape_name_what_differs(
+    tiny_checkpoint: Path, tiny_recipe: Recipe
+) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    wider = replace(tiny_recipe, model=replace(tiny_recipe.model, dim=64))
+    with pytest.raises(CheckpointError, match=r"patch_embed.* is \(32, .*, wanted \(64, "):
+        load_weights(build_model(wider, 0.0, 1.0), checkpoint.model, tiny_checkpoint)
+
+
+def test_the_average_follows_the_weights_and_then_lags(tiny_checkpoint: Path) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    weights = [key for key in checkpoint.model if key not in ("mean", "std")]
+    assert any(not torch.equal(checkpoint.model[k], checkpoint.average[k]) for k in weights)
+    for key in ("mean", "std"):
+        torch.testing.assert_close(checkpoint.average[key], checkpoint.model[key])
 
 
 def test_the_rate_warms_up_and_decays_to_zero() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from train.model import (  # noqa: E402
     Encoder,
     EncoderConfig,
     PatchEmbed,
+    Pooling,
     resize_pos_embed,
 )
 from train.ssast_checkpoint import encoder_from_ssast, read_ssast  # noqa: E402
@@ -26,9 +28,9 @@ CASES = [("patch", j) for j in range(4)] + [("frame", j) for j in range(2)]
 
 
 @needs_golden
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", get_args(Pooling))
 @pytest.mark.parametrize(("variant", "case"), CASES)
-def test_logits_equal_the_authors(variant: str, case: int, pooling: str) -> None:
+def test_logits_equal_the_authors(variant: str, case: int, pooling: Pooling) -> None:
     arrays = np.load(GOLDEN / f"ssast_tiny_{variant}.npz")
     settings = json.loads((GOLDEN / f"ssast_tiny_{variant}.json").read_text())["finetune"][case]
     fbank = torch.from_numpy(arrays[f"ft{case}_x"])
@@ -73,6 +75,12 @@ def test_a_foreign_file_is_one_clear_error(tmp_path: Path, content: bytes) -> No
 def test_a_state_dict_of_another_model_names_what_is_missing(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=r"v\.pos_embed"):
+        read_ssast(tmp_path / "x.pth")
+
+
+def test_a_file_that_holds_no_dict_is_one_clear_error(tmp_path: Path) -> None:
+    torch.save(torch.zeros(1), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="not a PyTorch state dict: it holds a Tensor"):
         read_ssast(tmp_path / "x.pth")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from train.alignment import word_extent
-from train.packs import DATA_LICENCES, read_packs, split_of
+from train.packs import DATA_LICENCES, read_packs, read_synthetic, split_of
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no ../shared/data beside the checkout")
@@ -24,13 +24,15 @@ PACKS = (
 
 @needs_data
 def test_no_speaker_and_no_file_is_in_two_splits() -> None:
-    speakers, files = defaultdict(set), defaultdict(set)
+    speakers: dict[tuple[str, str], set[str]] = defaultdict(set)
+    files: dict[Path, set[str]] = defaultdict(set)
     for clip in read_packs(DATA, PACKS):
         files[clip.path].add(clip.split)
         if clip.speaker:
             speakers[clip.pack, clip.speaker].add(clip.split)
     assert len(speakers) > 1000
-    assert [name for name, splits in {**speakers, **files}.items() if len(splits) > 1] == []
+    assert [name for name, splits in speakers.items() if len(splits) > 1] == []
+    assert [path for path, splits in files.items() if len(splits) > 1] == []
 
 
 @needs_data
@@ -64,6 +66,27 @@ def test_an_unknown_pack_is_named() -> None:
 def test_an_empty_pack_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="librispeech has no clips"):
         read_packs(tmp_path, ("librispeech",))
+
+
+def test_a_table_without_a_column_is_named(tmp_path: Path) -> None:
+    (tmp_path / "wuw.csv").write_text("path,speaker\na.ogg,1\n")
+    with pytest.raises(ValueError, match=r"wuw\.csv has no column session"):
+        read_packs(tmp_path, ("wuw",))
+
+
+def test_synthetic_speech_is_read_with_its_kind_and_split(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text(
+        "path,text,keyword,kind,engine,voice,speaker,split\n"
+        "a.flac,smart mirror,smart_mirror,keyword,flite,slt,flite/slt,train\n"
+        "b.flac,a smart meter,,near-miss,flite,kal,flite/kal,val\n"
+        "c.flac,turn it off,,sentence,flite,slt,flite/slt,train\n"
+    )
+    clips = read_synthetic(tmp_path)
+    assert [(c.word, c.kind, c.split) for c in clips] == [
+        ("smart_mirror", "keyword", "train"),
+        ("a smart meter", "near-miss", "val"),
+        ("turn it off", "speech", "train"),
+    ]
 
 
 @pytest.mark.parametrize("noise", [0.1, 1.5])

@@ -47,6 +47,14 @@ def test_a_key_is_overridden(minimal: Path) -> None:
         ("windows.speach = 1.0", "windows: unknown key 'speach'"),
         ("waveform_augment.speed = [1.0]", "speed: wanted 2 values, got 1"),
         ("seed = ", "not a readable TOML file"),
+        ("save_every_steps = 0", "save_every_steps must be at least 1, got 0"),
+        ("hop_ms = 85", "hop_ms must be a multiple of 10 ms, got 85"),
+        ('auxiliary_labels = ["alexa"]', "label 'alexa' is given twice"),
+        ("windows.num_frames = 9", "num_frames must be at least 17, got 9"),
+        ("windows.speech = -1.0", "weights must be 0 or more"),
+        ("windows.start_chance = 2.0", r"start_chance must be in \[0, 1\], got 2"),
+        ("model.num_heads = 3", "dim must be a multiple of num_heads"),
+        ("model.patch_frames = 200", "does not fit the input"),
     ],
 )
 def test_a_mistake_is_one_clear_line(minimal: Path, line: str, message: str) -> None:
@@ -54,6 +62,24 @@ def test_a_mistake_is_one_clear_line(minimal: Path, line: str, message: str) -> 
     with pytest.raises(RecipeError, match=message) as caught:
         load_recipe(minimal)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optimizer.steps=0", "optimizer: steps must be at least 1, got 0"),
+        ("optimizer.learning_rate=nan", "learning_rate must be above 0, got nan"),
+        ("optimizer.average=1.0", "average must be in"),
+        ("optimizer.label_smoothing=0.5", "label_smoothing must be in"),
+        ("optimizer.warmup_steps=-1", "warmup_steps and weight_decay must be 0 or more"),
+        ("data.packs=[]", "packs must name at least one"),
+        ("data.renderings_other=0", "renderings_other must be at least 1, got 0"),
+        ("labels=[]", "name and labels must not be empty"),
+    ],
+)
+def test_a_value_that_no_run_can_have(minimal: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(minimal, (text,))
 
 
 def test_a_missing_key_is_named(minimal: Path) -> None:

@@ -22,7 +22,7 @@ def test_leaving_out_quiet_stretches_changes_no_detection(
     for start in rng.integers(0, steps - 20, size=60):
         length = int(rng.integers(1, 12))
         scores[start : start + length] = rng.random(length) ** 0.3
-    times = 0.135 + 0.08 * np.arange(steps)
+    times = np.array(0.135 + 0.08 * np.arange(steps), dtype=np.float64)
     config = TriggerConfig(threshold=threshold, smoothing_ms=smoothing_ms, min_hits=min_hits)
     trigger = Trigger(config)
     updates = [(t, trigger.update(float(s), float(t))) for t, s in zip(times, scores, strict=True)]

@@ -1,0 +1,107 @@
+"""Each benchmark runs on something tiny and writes its figures; no figure is judged here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from benchmarks import startup, streaming_cost, streaming_track
+from ssast_edge.trigger import TriggerConfig
+from train.track import Track
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_streaming_track_reports_every_keyword_condition_and_setting(
+    tiny_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    arguments = ["--bundle", tiny_bundle, "--data", tiny_data, "--out", tmp_path / "out"]
+    ran = CliRunner().invoke(streaming_track.main, [str(a) for a in arguments])
+    assert ran.exit_code == 0, ran.output
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert set(result["conditions"]) == {"clean", "10 dB"}
+    for settings in result["conditions"].values():
+        assert set(settings) == {"eager", "shipped", "strict"}
+        for labels in settings.values():
+            assert set(labels) == {"all", "alexa", "jarvis"}
+            assert labels["all"]["words"] == labels["alexa"]["words"] + labels["jarvis"]["words"]
+            for key in ("missed", "false_accepts", "duplicates"):
+                assert labels["all"][key] == labels["alexa"][key] + labels["jarvis"][key]
+            low, high = labels["all"]["miss_rate_95"]
+            assert low <= labels["all"]["miss_rate"] <= high
+    assert sum(result["hours_by_pack"].values()) == pytest.approx(result["track_hours"], abs=0.005)
+    assert (tmp_path / "out" / "result.md").read_text().count("| all |") == 6
+    assert (tmp_path / "out" / "det.png").stat().st_size > 1000
+
+
+def test_a_streaming_track_without_data_is_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
+    arguments = ["--bundle", tiny_bundle, "--data", tmp_path / "none", "--out", tmp_path]
+    ran = CliRunner().invoke(streaming_track.main, [str(a) for a in arguments])
+    assert ran.exit_code == 1
+    assert len(ran.stderr.splitlines()) == 1
+    assert "wake_words" in ran.stderr
+
+
+def test_all_thresholds_move_by_the_same_logit() -> None:
+    triggers = {"a": TriggerConfig(threshold=0.5), "b": TriggerConfig(threshold=0.9, min_hits=2)}
+    moved = streaming_track.shifted(triggers, 1.0)
+    assert moved["a"].threshold == pytest.approx(0.7311, abs=1e-4)
+    assert moved["b"].threshold == pytest.approx(0.9607, abs=1e-4)
+    assert moved["b"].min_hits == 2
+    back = streaming_track.shifted(moved, -1.0)
+    assert [t.threshold for t in back.values()] == pytest.approx([0.5, 0.9])
+    extreme = streaming_track.shifted(triggers, 60.0)
+    assert all(0 < trigger.threshold < 1 for trigger in extreme.values())
+
+
+def test_hours_are_those_of_each_clip_and_the_pause_after_it() -> None:
+    sources = ((0.5, "librispeech", "a"), (2.0, "esc10", "b"), (3.0, "librispeech", "c"))
+    track = Track(np.zeros(16000 * 3600, dtype=np.float32), (), sources)
+    hours = streaming_track.hours_by_pack(track)
+    assert hours == {"esc10": 0.0, "librispeech": 1.0}
+
+
+def test_the_cost_of_streaming_is_told_by_stage(tiny_bundle: Path, tmp_path: Path) -> None:
+    audio = tmp_path / "x.wav"
+    soundfile.write(audio, 0.1 * np.random.default_rng(0).standard_normal(32000), 16000)
+    arguments = ["--bundle", tiny_bundle, "--audio", audio, "--repeats", 1]
+    arguments += ["--out", tmp_path / "out" / "cost.json"]
+    ran = CliRunner().invoke(streaming_cost.main, [str(a) for a in arguments])
+    assert ran.exit_code == 0, ran.output
+    result = json.loads((tmp_path / "out" / "cost.json").read_text())
+    assert result["audio_s"] == 2.0
+    assert len(result["cpu_percent_of_one_core"]) == 7
+    assert all(value > 0 for value in result["cpu_percent_of_one_core"].values())
+
+
+def test_the_demo_track_is_there_whatever_the_bundle() -> None:
+    assert streaming_cost.demo_track().is_file()
+
+
+def test_startup_is_measured_to_the_end_of_the_process(tiny_bundle: Path, tmp_path: Path) -> None:
+    arguments = ["--bundle", tiny_bundle, "--runs", 1, "--out", tmp_path / "startup.json"]
+    ran = CliRunner().invoke(startup.main, [str(a) for a in arguments])
+    assert ran.exit_code == 0, ran.output
+    result = json.loads((tmp_path / "startup.json").read_text())
+    assert 0.05 < result["wall_s"]["p50"] < 30
+    assert 20 < result["peak_resident_mb"]["p50"] < 1000
+
+
+def test_startup_of_a_bundle_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    ran = CliRunner().invoke(startup.main, ["--bundle", str(tmp_path / "none")])
+    assert ran.exit_code == 1
+    assert "listen made no inference" in ran.stderr
+
+
+def test_the_cost_of_the_front_end() -> None:
+    # A process of its own: the benchmark sets the number of threads for all of it.
+    command = [sys.executable, "-m", "benchmarks.fbank_cost", "--seconds", "0.2", "--repeats", "1"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    figures = json.loads(ran.stdout)["us_per_frame"]
+    assert {"stream_10ms_chunks", "stream_100ms_chunks", "one_shot"} <= figures.keys()

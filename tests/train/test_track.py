@@ -1,0 +1,92 @@
+"""The streaming track: where its words are, whose clips and noise it holds, how loud the noise."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssast_edge.audio import read_audio
+from tests.train.conftest import NUM_CLIPS, TONES_HZ
+from train.packs import Clip, Split, read_packs
+from train.track import SAMPLE_RATE, Track, build_track, mix_noise
+from train.triggers import TRACK_PACKS, make_conditions
+
+LABELS = tuple(TONES_HZ)
+
+
+def clips_of(data: Path, split: Split) -> list[Clip]:
+    return [clip for clip in read_packs(data, TRACK_PACKS) if clip.split == split]
+
+
+def test_every_clip_is_there_once_at_its_time(tiny_data: Path) -> None:
+    clips = clips_of(tiny_data, "val")
+    track = build_track(clips, seed=3)
+    names = [name for _, _, name in track.sources]
+    assert sorted(names) == sorted(f"{c.path.parent.name}/{c.path.name}" for c in clips)
+    paths = {f"{c.path.parent.name}/{c.path.name}": c.path for c in clips}
+    for at, _, name in track.sources:
+        samples = read_audio(paths[name])
+        first = round(at * SAMPLE_RATE)
+        assert np.array_equal(track.samples[first : first + len(samples)], samples)
+    assert track.hours == len(track.samples) / SAMPLE_RATE / 3600
+
+
+def test_a_word_is_where_it_sounds(tiny_data: Path) -> None:
+    track = build_track(clips_of(tiny_data, "train"), seed=0)
+    assert 0 < len(track.words) < NUM_CLIPS * len(LABELS)
+    assert [w.start_s for w in track.words] == sorted(w.start_s for w in track.words)
+    for word in track.words:
+        assert 0.45 < word.end_s - word.start_s < 0.75  # 0.5 s and the finder's margins
+        first, last = (round(t * SAMPLE_RATE) for t in (word.start_s, word.end_s))
+        inside = track.samples[first:last]
+        before, after = track.samples[first - 800 : first], track.samples[last : last + 800]
+        assert np.abs(inside).max() > 20 * max(np.abs(before).max(), np.abs(after).max())
+
+
+def test_the_seed_decides_the_track(tiny_data: Path) -> None:
+    clips = clips_of(tiny_data, "val")
+    one, again, other = (build_track(clips, seed=seed) for seed in (0, 0, 1))
+    assert np.array_equal(one.samples, again.samples)
+    assert one.words == again.words
+    assert one.sources != other.sources
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_track_and_its_noise_are_of_one_split(
+    tiny_data: Path, tmp_path: Path, split: Split
+) -> None:
+    track, conditions = make_conditions(tiny_data, split, LABELS, seed=0)
+    wanted = {f"{c.path.parent.name}/{c.path.name}" for c in clips_of(tiny_data, split)}
+    assert {name for _, _, name in track.sources} == wanted
+    # Without the recordings of the other splits nothing is any different.
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    for clip in read_packs(data, (*TRACK_PACKS, "background_noise")):
+        if clip.split != split:
+            clip.path.write_bytes(b"no audio")
+    _, alone = make_conditions(data, split, LABELS, seed=0)
+    assert all(np.array_equal(alone[name], conditions[name]) for name in conditions)
+    assert not np.array_equal(conditions["clean"], conditions["10 dB"])
+
+
+def test_words_that_are_no_labels_are_left_out(tiny_data: Path) -> None:
+    track, _ = make_conditions(tiny_data, "val", ("alexa",), seed=0)
+    assert {word.label for word in track.words} == {"alexa"}
+    assert not any(name.startswith("jarvis/") for _, _, name in track.sources)
+
+
+@pytest.mark.parametrize("snr_db", [0.0, 10.0])
+def test_noise_has_the_power_that_was_asked_for_beside_quiet_and_loud_clips(
+    snr_db: float,
+) -> None:
+    rng = np.random.default_rng(0)
+    levels = np.repeat([0.01, 0.2], 2 * SAMPLE_RATE)
+    samples = (levels * rng.standard_normal(len(levels))).astype(np.float32)
+    track = Track(samples, (), ((0.0, "quiet", "a"), (2.0, "loud", "b")))
+    noise = [(0.3 * rng.standard_normal(SAMPLE_RATE)).astype(np.float32)]
+    mixed = mix_noise(track, noise, snr_db=snr_db, seed=0)
+    added = mixed - samples
+    for half in (slice(0, 2 * SAMPLE_RATE), slice(2 * SAMPLE_RATE, None)):
+        ratio = np.mean(samples[half].astype(float) ** 2) / np.mean(added[half].astype(float) ** 2)
+        assert 10 * np.log10(ratio) == pytest.approx(snr_db, abs=1.0)

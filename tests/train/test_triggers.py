@@ -1,0 +1,77 @@
+"""Choosing triggers on a validation track."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from train.detection_metrics import match
+from train.streaming import HopScores, choose_trigger, replay
+from train.track import Track, Word
+from train.triggers import choose_triggers
+
+HOP_S = 0.08
+
+
+def track_with(*words: tuple[str, float]) -> Track:
+    """Five minutes of nothing, with words of half a second."""
+    said = tuple(Word(label, at, at + 0.5, "x.ogg") for label, at in words)
+    return Track(np.zeros(300 * 16000, dtype=np.float32), said, ())
+
+
+def scores_with(*bumps: tuple[float, float, int]) -> HopScores:
+    """Scores of one label: 0.01 but for (time, height, hops)."""
+    times = np.array(0.1 + HOP_S * np.arange(3750), dtype=np.float64)
+    scores = np.full((len(times), 1), 0.01, dtype=np.float32)
+    for at, height, hops in bumps:
+        first = int(np.searchsorted(times, at))
+        scores[first : first + hops] = height
+    return HopScores(("alexa",), times, scores)
+
+
+def test_the_threshold_lies_between_words_and_what_sounds_like_them() -> None:
+    track = track_with(("alexa", 20.0), ("alexa", 90.0), ("alexa", 150.0))
+    hops = scores_with(
+        (20.3, 0.9, 6), (90.3, 0.9, 6), (150.3, 0.9, 6), (50.0, 0.5, 6), (200.0, 0.5, 6)
+    )
+    trigger, cost = choose_trigger([(hops, track)], "alexa")
+    assert cost == 0
+    score = match(track.words, replay(hops, {"alexa": trigger}), hours=track.hours)
+    assert (score.hits, score.false_accepts, score.duplicates) == (3, 0, 0)
+
+
+def test_a_blip_is_smoothed_away_where_words_last_longer() -> None:
+    track = track_with(("alexa", 20.0), ("alexa", 90.0))
+    hops = scores_with((20.1, 0.8, 8), (90.1, 0.8, 8), (50.0, 0.99, 1), (200.0, 0.99, 1))
+    trigger, cost = choose_trigger([(hops, track)], "alexa")
+    assert cost == 0
+    assert trigger.min_hits > 1 or trigger.smoothing_ms > 0
+
+
+def test_false_accepts_outweigh_a_word_that_few_would_miss() -> None:
+    # Hearing the third word at 0.3 would cost 24 false accepts in five minutes.
+    track = track_with(("alexa", 20.0), ("alexa", 90.0), ("alexa", 150.0))
+    noises = [(180.0 + 4 * i, 0.35, 6) for i in range(24)]
+    hops = scores_with((20.3, 0.9, 6), (90.3, 0.9, 6), (150.3, 0.3, 6), *noises)
+    trigger, cost = choose_trigger([(hops, track)], "alexa")
+    assert trigger.threshold > 0.35
+    assert cost == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("hops", [1, 2, 5])
+def test_a_track_of_few_hops_is_replayed(hops: int) -> None:
+    times = np.array(HOP_S * np.arange(hops), dtype=np.float64)
+    scores = HopScores(("alexa",), times, np.full((hops, 1), 0.9, np.float32))
+    trigger, _ = choose_trigger([(scores, track_with(("alexa", 0.0)))], "alexa")
+    assert [d.label for d in replay(scores, {"alexa": trigger})] == ["alexa"]
+
+
+def test_a_label_that_validation_never_hears_is_named(
+    tiny_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_data, tmp_path / "data")
+    for path in (tmp_path / "data" / "wake_words" / "jarvis").glob("*.ogg"):
+        path.unlink()
+    with pytest.raises(ValueError, match="no validation recording of jarvis"):
+        choose_triggers(tiny_bundle, tmp_path / "data", seed=0)
