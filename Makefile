@@ -25,7 +25,7 @@ lint: $(TEST)/installed.stamp
 	$(TEST)/bin/ruff format --check
 
 types: $(TEST)/installed.stamp
-	$(TEST)/bin/mypy $(PACKAGES)
+	$(TEST)/bin/mypy $(PACKAGES) benchmarks demo tests/train
 
 clean:
 	rm -rf $(DEMO) $(TEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -64,13 +64,16 @@ def finetune(
 @click.option("--bundle", type=FOLDER, required=True, help="Folder to write.")
 @click.option("--data", type=FOLDER, default=Path("../shared/data"), show_default=True)
 @click.option("--model-card", type=click.Path(path_type=Path), help="Markdown to put beside it.")
+@click.option("--note", default="", help="Put into the bundle's provenance.")
 @click.option("--seed", default=0, show_default=True, help="Of the validation track.")
-def export(checkpoint: Path, bundle: Path, data: Path, model_card: Path | None, seed: int) -> None:
+def export(
+    checkpoint: Path, bundle: Path, data: Path, model_card: Path | None, note: str, seed: int
+) -> None:
     """Export a checkpoint as a bundle, its triggers chosen on the validation track.
 
     A bundle that is there is replaced at the very end, or not at all.
     """
-    from train.export import export_bundle
+    from train.export import export_bundle, origin
     from train.triggers import choose_triggers
 
     with one_line_errors(), tempfile.TemporaryDirectory() as temporary:
@@ -78,7 +81,7 @@ def export(checkpoint: Path, bundle: Path, data: Path, model_card: Path | None, 
         draft = Path(temporary) / "draft"
         export_bundle(checkpoint, draft)
         triggers, report = choose_triggers(draft, data, seed=seed)
-        provenance = {"validation": report}
+        provenance = {"validation": report, **origin()} | ({"note": note} if note else {})
         export_bundle(checkpoint, bundle, triggers=triggers, provenance=provenance, model_card=card)
         click.echo(f"{bundle}")
 

@@ -6,8 +6,10 @@ python -m train export runs/wake-words/last --bundle runs/wake-words/bundle
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 import tempfile
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from train.checkpoint import Checkpoint, build_model, load_checkpoint, load_weig
 from train.model import Classifier
 from train.packs import DATA_LICENCES
 
-__all__ = ["export_bundle", "export_onnx"]
+__all__ = ["export_bundle", "export_onnx", "origin"]
 
 TOLERANCE = 1e-4  # float32 sums in another order
 OPSET = 18
@@ -106,6 +108,16 @@ def export_bundle(
             golden_logits=logits,
             model_card=model_card,
         )
+
+
+def origin() -> dict[str, str]:
+    """Date, and the commit of the checkout with "+" where files differ from it."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    try:
+        described = subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {"date": date.today().isoformat()}  # an unpacked archive has no commit
+    return {"date": date.today().isoformat(), "commit": described.stdout.strip()}
 
 
 def _keep_outputs(model: Classifier, count: int) -> None:

@@ -29,14 +29,16 @@ def make_conditions(
 ) -> tuple[Track, dict[str, NDArray[np.float32]]]:
     """The track of a split and its samples in every condition.
 
-    Noise is the split's own: a Speech Commands background and the sounds of its ESC-10 fold.
+    Noise is the split's own: a Speech Commands background and the steady sounds of its ESC-10
+    fold. Speech Commands' clips of silence are cut from the background noises, those of training
+    too: they are left out.
     """
     clips = [c for c in read_packs(data, TRACK_PACKS) if c.split == split]
+    clips = [c for c in clips if c.kind != "silence"]
     clips = [c for c in clips if c.kind != "keyword" or c.word in labels]
     track = build_track(clips, seed=seed)
     sounds = read_packs(data, ("background_noise", "esc10"))
     noise = [read_audio(c.path) for c in sounds if c.split == split]
-    noise = [clip for clip in noise if np.abs(clip).max(initial=0.0) > 1e-3]
     return track, {
         name: track.samples if snr is None else mix_noise(track, noise, snr_db=snr, seed=seed)
         for name, snr in CONDITIONS.items()

@@ -9,7 +9,7 @@ import pytest
 from ssast_edge.audio import read_audio
 from tests.train.conftest import NUM_CLIPS, TONES_HZ
 from train.packs import Clip, Split, read_packs
-from train.track import SAMPLE_RATE, Track, build_track, mix_noise
+from train.track import SAMPLE_RATE, Track, build_track, is_steady, mix_noise
 from train.triggers import TRACK_PACKS, make_conditions
 
 LABELS = tuple(TONES_HZ)
@@ -74,6 +74,37 @@ def test_words_that_are_no_labels_are_left_out(tiny_data: Path) -> None:
     track, _ = make_conditions(tiny_data, "val", ("alexa",), seed=0)
     assert {word.label for word in track.words} == {"alexa"}
     assert not any(name.startswith("jarvis/") for _, _, name in track.sources)
+
+
+def test_noise_is_measured_against_the_word_and_not_the_quiet_around_it(
+    tiny_data: Path,
+) -> None:
+    track, conditions = make_conditions(tiny_data, "val", LABELS, seed=0)
+    added = conditions["10 dB"].astype(np.float64) - track.samples
+    for word in track.words:
+        said = slice(*(round(t * SAMPLE_RATE) for t in (word.start_s + 0.1, word.end_s - 0.1)))
+        ratio = np.mean(track.samples[said].astype(np.float64) ** 2) / np.mean(added[said] ** 2)
+        assert 10 * np.log10(ratio) == pytest.approx(10, abs=1.5)
+
+
+def test_noise_that_pauses_is_not_used() -> None:
+    rng = np.random.default_rng(0)
+    steady = (0.1 * rng.standard_normal(SAMPLE_RATE)).astype(np.float32)
+    pausing, faint = steady.copy(), 1e-3 * steady
+    pausing[: SAMPLE_RATE // 4] = 0
+    assert [is_steady(clip) for clip in (steady, pausing, faint)] == [True, False, False]
+    track = Track(np.ones(SAMPLE_RATE, dtype=np.float32), (), ((0.0, "a", "b"),))
+    with pytest.raises(ValueError, match="none of 2 noise recordings"):
+        mix_noise(track, [pausing, faint], snr_db=10, seed=0)
+
+
+def test_clips_of_silence_are_not_in_the_track(tiny_data: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    with (data / "speech_commands" / "manifest.csv").open("a") as file:
+        file.write("test/_silence_/0.ogg,_silence_,,test\n")
+    track, _ = make_conditions(data, "test", LABELS, seed=0)
+    assert not any("_silence_" in name for _, _, name in track.sources)
 
 
 @pytest.mark.parametrize("snr_db", [0.0, 10.0])
