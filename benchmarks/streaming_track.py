@@ -105,7 +105,7 @@ def draw(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
     axes.set_xscale("symlog", linthresh=0.5)
     axes.set_xlabel("false accepts per hour (linear below 0.5)")
     axes.set_ylabel("missed words (%)")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 25)  # above, too few words are left for a curve
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from benchmarks import startup, streaming_cost, streaming_track
+from benchmarks import near_misses, startup, streaming_cost, streaming_track
 from ssast_edge.trigger import TriggerConfig
 from train.track import Track
 
@@ -81,6 +81,25 @@ def test_the_cost_of_streaming_is_told_by_stage(tiny_bundle: Path, tmp_path: Pat
 
 def test_the_demo_track_is_there_whatever_the_bundle() -> None:
     assert streaming_cost.demo_track().is_file()
+
+
+def test_near_misses_and_keywords_are_counted_by_clip(tiny_bundle: Path, tmp_path: Path) -> None:
+    rows = [("alexa", "alexa", "keyword", "val"), ("hush", "", "near-miss", "val"),
+            ("left out", "", "near-miss", "train")]  # fmt: skip
+    lines = ["path,text,keyword,kind,speaker,split"]
+    for text, keyword, kind, split in rows:
+        path = f"{text.replace(' ', '-')}.flac"
+        soundfile.write(tmp_path / path, np.zeros(8000, dtype=np.float32), 16000)
+        lines.append(f"{path},{text},{keyword},{kind},voice,{split}")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    arguments = ["--bundle", str(tiny_bundle), "--synthetic", str(tmp_path)]
+    ran = CliRunner().invoke(near_misses.main, arguments)
+    assert ran.exit_code == 0, ran.output
+    result = json.loads(ran.stdout)
+    assert result["clips"] == {"keyword": 1, "near-miss": 1}
+    assert result["fired"]["near-miss"] == {"count": 0, "of": 1, "share": 0.0, "95": [0.0, 0.975]}
+    assert result["keywords_missed"]["count"] == 1
+    assert result["missed"] == {"alexa": 1}
 
 
 def test_startup_is_measured_to_the_end_of_the_process(tiny_bundle: Path, tmp_path: Path) -> None:
