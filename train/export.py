@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
@@ -46,7 +47,14 @@ def export_onnx(model: Classifier, path: Path) -> None:
         verbose=False,
     )
     assert program is not None
-    program.save(str(path), external_data=False)
+    graph = program.model_proto
+    # The exporter leaves stack traces, with the paths of this machine, on every node and value.
+    for item in (*graph.graph.node, *graph.graph.value_info, *graph.graph.initializer):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+    graph.ClearField("metadata_props")
+    graph.graph.ClearField("metadata_props")
+    onnx.save(graph, path)
 
 
 def export_bundle(
