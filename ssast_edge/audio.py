@@ -12,6 +12,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ssast_edge.c_stderr import silent_c_stderr
 from ssast_edge.errors import AudioError
 from ssast_edge.wav import HEADER_BYTES, Frames, PcmFormat, decode, is_wav, read_format
 
@@ -116,10 +118,10 @@ def file_blocks(
     try:
         _check_file(path)
         # Opened here: a name of any bytes and any ending, and the reason when it fails.
-        with (
-            open(path, "rb", buffering=0) as file,
-            soundfile.SoundFile(file.fileno(), closefd=False) as sound,
-        ):
+        with open(path, "rb", buffering=0) as file, ExitStack() as stack:
+            with silent_c_stderr():  # mpg123 prints what is wrong with an MP3
+                sound = soundfile.SoundFile(file.fileno(), closefd=False)
+            stack.enter_context(sound)
             _check_input(sound.samplerate, sound.channels, channel, str(path))
             pieces = _sound_pieces(sound, _piece_frames(sound.samplerate, sound.channels, block_ms))
             yield from _blocks(pieces, Mixdown(sound.samplerate, sample_rate, channel, str(path)))
@@ -252,7 +254,8 @@ def _sound_pieces(sound: Any, num_frames: int) -> Iterator[Frames]:
     # Until a read comes back short, never until the length in the header, which may lie.
     is_more = True
     while is_more:
-        frames: Frames = sound.read(num_frames, dtype="float32", always_2d=True)
+        with silent_c_stderr():
+            frames: Frames = sound.read(num_frames, dtype="float32", always_2d=True)
         is_more = len(frames) == num_frames
         if len(frames):
             yield frames

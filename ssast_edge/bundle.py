@@ -182,7 +182,7 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     try:
         return _load(_find(name_or_path))
     except (ValueError, ArithmeticError, OSError) as error:
-        raise BundleError(f"bundle {name_or_path}: {_one_line(error)}") from error
+        raise BundleError(f"bundle {name_or_path}: {error}") from error
 
 
 def write_bundle(
@@ -203,15 +203,15 @@ def write_bundle(
     BundleError when the bundle would not load, or when `folder` holds something else.
     """
     target = Path(folder).resolve()
-    if target.exists() and not (target / MANIFEST).is_file() and not _is_empty(target):
-        raise BundleError(f"{target} is not a bundle: not replaced, give another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A sibling, so that the last step is a rename within one file system.
-    prefix = f".{target.name}."
-    with tempfile.TemporaryDirectory(".tmp", prefix, target.parent) as temporary:
-        new = Path(temporary) / "new"
-        new.mkdir()
-        try:
+    try:
+        if target.exists() and not (target / MANIFEST).is_file() and not _is_empty(target):
+            raise ValueError("it is not a bundle: not replaced, give another folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A sibling, so that the last step is a rename within one file system.
+        prefix = f".{target.name}."
+        with tempfile.TemporaryDirectory(".tmp", prefix, target.parent) as temporary:
+            new = Path(temporary) / "new"
+            new.mkdir()
             for name, source in files.items():
                 if name in (MANIFEST, GOLDEN_FILE, MODEL_CARD):
                     raise ValueError(f"file path {name!r} is taken")
@@ -238,14 +238,17 @@ def write_bundle(
             (new / MANIFEST).write_text(_to_json({**manifest, **added}), encoding="utf-8")
             bundle = _load(new)
             _replace(target, new, Path(temporary) / "replaced")
-        except (ValueError, OSError) as error:
-            raise BundleError(f"bundle {target} not written: {_one_line(error)}") from error
+    except (ValueError, OSError) as error:
+        raise BundleError(f"bundle {target} not written: {error}") from error
     return dataclasses.replace(bundle, path=target)
 
 
 def replay_golden(bundle: Bundle, model: Model) -> None:
     """Raise BundleError unless the model gives the bundle's golden output for its golden input."""
-    logits = np.asarray(model.infer(bundle.golden.fbank))
+    try:
+        logits = np.asarray(model.infer(bundle.golden.fbank))
+    except Exception as error:  # each backend has exception classes of its own
+        raise BundleError(f"bundle {bundle.path}: the model cannot be run: {error}") from error
     wanted = bundle.golden.logits
     if logits.shape != wanted.shape:
         raise BundleError(
@@ -286,11 +289,6 @@ def check_hop(hop_ms: int, fbank: FbankConfig) -> None:
 def _one_of(field: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(f"unsupported {field} {value!r}, this ssast-edge knows {', '.join(known)}")
-
-
-def _one_line(error: Exception) -> str:
-    # A file's own words may be in it: they must not move the cursor of a terminal.
-    return " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
 
 
 def _plain(label: str) -> str:
@@ -348,13 +346,12 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _replace(target: Path, new: Path, old: Path) -> None:
-    had_one = target.exists()
-    if had_one:
-        target.rename(old)
     try:
+        if target.exists():
+            target.rename(old)
         new.rename(target)
-    except OSError:
-        if had_one:
+    except BaseException:  # a Ctrl-C too: what is left in `old` is deleted
+        if old.exists():
             old.rename(target)
         raise
 

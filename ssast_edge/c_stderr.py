@@ -1,7 +1,8 @@
 """Keeps what C libraries print on standard error off the terminal.
 
 PortAudio and ALSA print every call that fails, in their own words, beside the error that they
-return. Only C's `stderr` is changed: Python writes to the file descriptor and is still heard.
+return; mpg123 prints whatever it finds in an MP3. Only C's `stderr` is changed: Python writes to
+the file descriptor and is still heard.
 """
 
 import ctypes

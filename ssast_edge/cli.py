@@ -3,6 +3,9 @@
 Everything a user can get wrong ends here, as one line on stderr and a status other than 0.
 """
 
+import errno
+import io
+import sys
 from importlib import import_module
 
 import click
@@ -36,10 +39,16 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; a user's mistake becomes one line."""
+        _escape_what_cannot_be_shown()
         try:
             return super().invoke(ctx)
         except SsastEdgeError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # whoever read the output has left: click ends quietly
+            where = error.filename or "the output cannot be written"
+            raise click.ClickException(f"{where}: {error.strerror or error}") from error
         except click.UsageError as error:
             error.ctx = None  # with it click writes the usage too, three lines in all
             raise
@@ -49,3 +58,9 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="ssast-edge", message="%(prog)s %(version)s")
 def main() -> None:
     """Find spoken keywords and other sounds in live audio, on this device alone."""
+
+
+def _escape_what_cannot_be_shown() -> None:
+    """A file name or label that the terminal's encoding lacks must not end the program."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -5,8 +5,18 @@ in calling this library (a wrong array shape, say) is a plain ValueError.
 """
 
 
+def one_line(text: str) -> str:
+    """`text` as one printable line: what a file or its name says must not move the cursor."""
+    shown = (c if c.isprintable() else " " if c.isspace() else _escaped(c) for c in text)
+    return " ".join("".join(shown).split())
+
+
 class SsastEdgeError(Exception):
     """Base of every error that a user, a file or a device can cause."""
+
+    def __str__(self) -> str:
+        """The message, one line whatever was put into it."""
+        return one_line(super().__str__())
 
 
 class BundleError(SsastEdgeError):
@@ -19,3 +29,7 @@ class AudioError(SsastEdgeError):
 
 class BackendMissing(SsastEdgeError):
     """The library that runs the model is not installed, or no model in the bundle fits it."""
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -18,6 +18,8 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ssast_edge.clock import clock
+
 Samples = NDArray[np.float32]
 
 REDRAW_S = 0.1
@@ -187,7 +189,7 @@ def _rows(scores: Mapping[str, float], count: int) -> dict[str, float]:
 
 
 def _title(status: Status, width: int) -> str:
-    parts = [_clock(status.time_s), status.title]
+    parts = [clock(status.time_s, digits=0), status.title]
     if status.is_clipping:
         parts.insert(1, "too loud")
     if status.lost_s:
@@ -210,12 +212,6 @@ def _line(
         return f"{name[:name_width]:<{name_width}}{number}"[: style.width - 1]
     drawn = bar(fraction, min(room, _MAX_BAR), has_blocks=style.has_blocks, mark=mark)
     return f"{name[:name_width]:<{name_width}}  {drawn}{number}"
-
-
-def _clock(time_s: float) -> str:
-    minutes, seconds = divmod(int(time_s), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
 
 
 def _loudness(status: Status) -> float:

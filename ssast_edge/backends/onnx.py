@@ -42,7 +42,7 @@ class OnnxBackend:
             import onnxruntime
         except ImportError as error:
             raise BackendMissing(
-                "ONNX Runtime is not installed: pip install onnxruntime"
+                f"ONNX Runtime cannot be imported ({error}): pip install onnxruntime"
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -51,14 +51,13 @@ class OnnxBackend:
         # A spinning pool burns a core between hops and starves whatever else runs here.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors only: they come as exceptions anyway
+        options.log_severity_level = 4  # errors come as exceptions
         try:
             session = onnxruntime.InferenceSession(
                 path, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its exception classes share no other base
-            reason = " ".join(str(error).split())
-            raise BundleError(f"{path}: ONNX Runtime cannot open the model: {reason}") from error
+            raise BundleError(f"{path}: ONNX Runtime cannot open the model: {error}") from error
         self.name = f"onnx ({precision})"
         self._session: onnxruntime.InferenceSession | None = session
         self._outputs = [OUTPUT]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ssast_edge.commands.interrupts import held_signals
 from ssast_edge.commands.options import bundle_options
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def demo(bundle: str, hop_ms: int | None, threads: int) -> None:
     folder = Path(str(importlib.resources.files("ssast_edge"))) / "demo"
     words = [Word(**word) for word in json.loads((folder / "demo.json").read_text())["words"]]
     model, heard = load_bundle(bundle), Collected()
-    spotter = Spotter(model, hop_ms=hop_ms, threads=threads)
+    with held_signals():
+        spotter = Spotter(model, hop_ms=hop_ms, threads=threads)
     config = SourceConfig(input=str(folder / "demo.ogg"))
     with open_source(config, model.fbank.sample_rate) as source:
         summary = listen_to(source, spotter, heard)

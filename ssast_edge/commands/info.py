@@ -24,6 +24,7 @@ def info(bundle: str, as_json: bool) -> None:
     """
     from ssast_edge.bundle import MANIFEST, load_bundle
     from ssast_edge.commands.output import print_json
+    from ssast_edge.errors import one_line
     from ssast_edge.manifest import read_json
 
     model = load_bundle(bundle)
@@ -31,7 +32,7 @@ def info(bundle: str, as_json: bool) -> None:
         print_json("bundle", {"path": str(model.path), **read_json(model.path / MANIFEST)})
         return
     for name, value in _lines(model):
-        click.echo(f"{name:<{_COLUMN}}{value}".rstrip())
+        click.echo(f"{name:<{_COLUMN}}{one_line(value)}".rstrip())
 
 
 def _lines(bundle: "Bundle") -> Iterator[tuple[str, str]]:

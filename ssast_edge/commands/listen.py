@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from ssast_edge.commands.interrupts import ended_by_signal, held_signals
 from ssast_edge.commands.options import (
     bundle_options,
     parse_thresholds,
@@ -54,6 +55,7 @@ from ssast_edge.commands.options import (
     show_default=True,
     help="Channels of raw PCM.",
 )
+@ended_by_signal()
 def listen(
     bundle: str,
     hop_ms: int | None,
@@ -76,14 +78,15 @@ def listen(
 
     model, config = load_bundle(bundle), SourceConfig(**source_options)
     limits = trigger_thresholds(model, keywords, thresholds)
-    spotter = Spotter(
-        model,
-        hop_ms=hop_ms,
-        keywords=keywords or None,
-        thresholds=limits,
-        threads=threads,
-        on_scores=lambda time_s, _: output.hop(time_s, spotter),
-    )
+    with held_signals():
+        spotter = Spotter(
+            model,
+            hop_ms=hop_ms,
+            keywords=keywords or None,
+            thresholds=limits,
+            threads=threads,
+            on_scores=lambda time_s, _: output.hop(time_s, spotter),
+        )
     with (
         open_source(config, model.fbank.sample_rate) as source,
         open_output(

@@ -3,19 +3,16 @@
 Knows nothing of how detections are shown: that is an `Output`.
 """
 
-import signal
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from types import FrameType
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssast_edge.audio import Block
+from ssast_edge.clock import clock
 from ssast_edge.commands.source import Source
 from ssast_edge.errors import SsastEdgeError
 from ssast_edge.spotter import Detection, Spotter
@@ -24,9 +21,13 @@ Samples = NDArray[np.float32]
 
 REPORT_S = 1.0  # time between two messages about lost audio
 
-# Audio that waits for so many hops means that inference does not keep up: a shorter wait is
-# the device handing over its blocks unevenly.
+# Audio that waits for so many hops means that inference does not keep up. A shorter wait, or
+# less audio than UNEVEN_S, is the device handing over its blocks unevenly.
 LATE_HOPS = 3
+UNEVEN_S = 0.25
+# Behind, one inference stands for no more audio than this: also a source that never lets the
+# backlog shrink is heard.
+MAX_WAITING_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +64,13 @@ class Output(Protocol):
 
 
 def listen_to(source: Source, spotter: Spotter, output: Output) -> Summary:
-    """Run until the source ends, Ctrl-C or SIGTERM; the output has had its summary then.
+    """Run until the source ends or Ctrl-C; the output has had its summary then.
 
     When the source fails, the summary of what was heard before goes out first.
     """
     loop = _Loop(source, spotter, output)
     try:
-        with _ended_by_signal():
-            loop.run()
+        loop.run()
     except KeyboardInterrupt:
         pass
     except SsastEdgeError:
@@ -124,9 +124,10 @@ class _Loop:
         self._waiting.append(block.samples)
         hop_s = self._spotter.hop_ms / 1000
         backlog_s = self._source.backlog_s
-        self._is_late = self._is_late or backlog_s > LATE_HOPS * hop_s
-        # Behind: take all that waits first, then infer once, at the newest hop of it.
-        if not self._is_late or backlog_s <= hop_s:
+        self._is_late = self._is_late or backlog_s > max(LATE_HOPS * hop_s, UNEVEN_S)
+        # Behind: take what waits first, then infer once, at the newest hop of it.
+        waiting_s = sum(map(len, self._waiting)) / self._spotter.bundle.fbank.sample_rate
+        if not self._is_late or backlog_s <= hop_s or waiting_s >= MAX_WAITING_S:
             self._push()
 
     def _push(self) -> None:
@@ -153,27 +154,3 @@ class _Loop:
             said.append(f"{overflows - self._reported[1]} overflows in the audio device")
         self._output.trouble(", ".join(said))
         self._reported, self._next_report_s = now, time_s + REPORT_S
-
-
-def clock(time_s: float) -> str:
-    """Audio time as 1:02:03.45 or 02:03.45."""
-    minutes, seconds = divmod(round(time_s, 2), 60)
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours}:{minutes:02d}:{seconds:05.2f}" if hours else f"{minutes:02d}:{seconds:05.2f}"
-
-
-@contextmanager
-def _ended_by_signal() -> Iterator[None]:
-    """Make SIGTERM raise KeyboardInterrupt, as Ctrl-C does: it also ends a read that waits."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python handles signals in the main thread only
-        return
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -19,11 +19,13 @@ def parse_thresholds(
     """`X` for every keyword as (None, x), `KEYWORD=X` as (keyword, x)."""
     parsed = []
     for value in values:
-        keyword, _, number = value.rpartition("=")
+        keyword, equals, number = value.rpartition("=")
         try:
             threshold = float(number)
         except ValueError:
-            raise click.BadParameter(f"wanted X or KEYWORD=X, got {value!r}") from None
+            threshold = None
+        if threshold is None or (equals and not keyword):
+            raise click.BadParameter(f"wanted X or KEYWORD=X, got {value!r}")
         if not 0 < threshold < 1:
             raise click.BadParameter(f"a threshold lies between 0 and 1, got {number}")
         parsed.append((keyword or None, threshold))

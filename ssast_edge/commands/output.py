@@ -13,7 +13,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from ssast_edge.commands.listening import Output, Summary, clock
+from ssast_edge.clock import clock
+from ssast_edge.commands.listening import Output, Summary
 from ssast_edge.spotter import Detection, Spotter
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ def open_output(
 
     thresholds: of the labels that may fire. is_endless: say on stderr that it has begun.
     """
-    is_terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    # sys.stdout is None in a process that was started with it closed.
+    is_terminal = sys.stdout and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     if as_json or not is_terminal:
         if is_endless:
             click.echo(f"listening to {title} for {', '.join(thresholds)}", err=True)
@@ -150,8 +152,8 @@ class _ToOutput(logging.Handler):
 
 
 def print_json(kind: str, fields: Mapping[str, Any]) -> None:
-    """Write one object as one line on stdout, flushed."""
-    click.echo(json.dumps({"type": kind, **fields}, ensure_ascii=False, allow_nan=False))
+    """Write one object as one line of ASCII on stdout, flushed."""
+    click.echo(json.dumps({"type": kind, **fields}, allow_nan=False))
 
 
 def detection_line(detection: Detection) -> str:

@@ -10,7 +10,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from ssast_edge.commands.listening import clock
+from ssast_edge.clock import clock
 from ssast_edge.commands.output import SCORE_DIGITS, SECONDS_DIGITS, print_json
 from ssast_edge.commands.tagging import Overall, Report
 

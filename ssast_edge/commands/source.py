@@ -82,12 +82,15 @@ class PacedRecording:
 
     def __iter__(self) -> Iterator[Block]:
         """Each block at the time at which its last sample would have been recorded."""
-        began_s = time.monotonic()
+        began_s = asked_s = time.monotonic()
         for block in self._blocks:
             end_s = block.start_s + len(block.samples) / self._sample_rate
+            # A pipe that kept its reader waiting is no backlog.
+            began_s += max(0.0, time.monotonic() - max(asked_s, began_s + end_s))
             self._due_s = began_s + end_s
             time.sleep(max(0.0, self._due_s - time.monotonic()))
             yield block
+            asked_s = time.monotonic()
 
 
 def open_source(config: SourceConfig, sample_rate: int) -> AbstractContextManager[Source]:
@@ -114,6 +117,8 @@ def open_source(config: SourceConfig, sample_rate: int) -> AbstractContextManage
 def _blocks(config: SourceConfig, path: str, sample_rate: int) -> Iterator[Block]:
     if path != "-":
         return file_blocks(path, sample_rate=sample_rate, channel=config.channel)
+    if sys.stdin is None or sys.stdin.isatty():
+        raise AudioError("standard input has no audio: pipe a WAV or raw PCM into it")
     return pcm_blocks(
         sys.stdin.buffer,
         sample_rate=sample_rate,

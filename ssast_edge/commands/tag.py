@@ -2,6 +2,7 @@
 
 import click
 
+from ssast_edge.commands.interrupts import held_signals
 from ssast_edge.commands.options import bundle_options
 
 
@@ -57,6 +58,7 @@ def tag(
     model = load_bundle(bundle)
     hop_s = (hop_ms or model.hop_ms) / 1000
     report = open_report(style, ReportConfig(model.labels, hop_s, threshold, top))
-    spotter = Spotter(model, hop_ms=hop_ms, keywords=(), threads=threads, on_scores=report.hop)
+    with held_signals():
+        spotter = Spotter(model, hop_ms=hop_ms, keywords=(), threads=threads, on_scores=report.hop)
     if not tag_files(files, spotter, report):
         raise click.exceptions.Exit(1)

@@ -231,6 +231,17 @@ def test_a_file_that_is_no_audio_is_refused(tmp_path: Path, content: bytes, reas
     assert "\n" not in message
 
 
+def test_a_damaged_mp3_is_not_commented_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "damaged.mp3", tone(440, 1, SAMPLE_RATE), SAMPLE_RATE)
+    content = bytearray((tmp_path / "damaged.mp3").read_bytes())
+    content[len(content) // 2 :: 7] = b"\0" * len(content[len(content) // 2 :: 7])
+    (tmp_path / "damaged.mp3").write_bytes(content)
+    assert len(read_audio(tmp_path / "damaged.mp3"))
+    assert capfd.readouterr().err == ""
+
+
 def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for name, reason in [

@@ -552,3 +552,12 @@ def test_model_that_gives_no_number_fails_the_golden_pair(tone_bundle: Bundle) -
 
     with pytest.raises(BundleError, match="golden output"):
         replay_golden(tone_bundle, Nan())
+
+
+def test_model_that_cannot_be_run_is_refused(tone_bundle: Bundle) -> None:
+    class Broken:
+        def infer(self, fbank: Any) -> Any:
+            raise RuntimeError("index out of\nbounds")
+
+    with pytest.raises(BundleError, match="the model cannot be run: index out of bounds$"):
+        replay_golden(tone_bundle, Broken())

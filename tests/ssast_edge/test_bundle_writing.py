@@ -102,6 +102,30 @@ def test_failed_last_step_puts_the_old_bundle_back(
     assert [path.name for path in folder.parent.iterdir()] == ["tones"]
 
 
+def test_ctrl_c_at_the_last_step_puts_the_old_bundle_back(
+    write_tones: Callable[..., Bundle], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def interrupt_once(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupt_once)
+    with pytest.raises(KeyboardInterrupt):
+        write_tones(folder, version="2.0.0")
+    assert load_bundle(folder).version == "1.2.3"
+
+
+def test_folder_that_cannot_be_made_is_refused(
+    write_tones: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(BundleError, match="not written: .*file"):
+        write_tones(tmp_path / "file" / "tones")
+
+
 def test_failed_writing_leaves_no_new_folder(
     write_tones: Callable[..., Bundle], tmp_path: Path
 ) -> None:

@@ -1,7 +1,9 @@
 """The command line, on the tone bundle: real files, real pipes, real signals."""
 
 import json
+import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,7 +23,9 @@ from ssast_edge.audio import Block
 from ssast_edge.bundle import Bundle, default_bundles
 from ssast_edge.cli import COMMANDS, main
 from ssast_edge.commands.demo import Word, compare, table
+from ssast_edge.commands.interrupts import ended_by_signal, held_signals
 from ssast_edge.commands.listening import Summary, listen_to
+from ssast_edge.commands.source import PacedRecording
 from ssast_edge.errors import AudioError
 from ssast_edge.spotter import Detection, Spotter
 
@@ -91,11 +95,13 @@ def test_version_is_that_of_the_installed_package() -> None:
     ("arguments", "said"),
     [
         (["listen", "--input", "absent.wav"], "absent.wav"),
+        (["listen", "--input", "two\nlines.wav"], "two lines.wav"),
         (["listen", "--bundle", "no-such-bundle"], "no bundle 'no-such-bundle'"),
         (["listen", "--input", "{file}", "--keyword", "robin"], "unknown keyword 'robin'"),
         (["listen", "--input", "{file}", "--threshold", "1.5"], "between 0 and 1, got 1.5"),
         (["listen", "--input", "{file}", "--threshold", "nan"], "between 0 and 1, got nan"),
         (["listen", "--input", "{file}", "--threshold", "low_tone=x"], "got 'low_tone=x'"),
+        (["listen", "--input", "{file}", "--threshold", "=0.5"], "got '=0.5'"),
         (["listen", "--input", "{file}", "--threshold", "robin=0.5"], "unknown keyword 'robin'"),
         (["listen", "--input", "{file}", "--hop-ms", "15"], "multiple of 10 ms, got 15"),
         (["listen", "--input", "{file}", "--hop-ms", "0"], "0 is not in the range"),
@@ -259,12 +265,117 @@ def test_a_reader_that_leaves_ends_it_quietly(tones: list[str], samples: FloatAr
         assert process.stderr.read() == b""
 
 
+def test_standard_input_that_is_closed_is_one_line(tones: list[str]) -> None:
+    command = shlex.join(_command("listen", *tones, "--input", "-"))
+    shell = ["sh", "-c", f"{command} <&-"]
+    ran = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert ran.returncode == 1
+    assert ran.stderr == "Error: standard input has no audio: pipe a WAV or raw PCM into it\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("command", [["listen", "--json", "--input"], ["tag", "--csv"], ["tag"]])
+def test_a_full_disk_is_one_line(command: list[str], tones: list[str], recording: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            _command(*command, str(recording), *tones),
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr == "Error: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("style", [[], ["--json"], ["--csv"]])
+def test_a_name_that_is_not_utf_8_is_escaped(
+    style: list[str], tones: list[str], recording: Path, tmp_path: Path
+) -> None:
+    odd = bytes(tmp_path) + b"/\xff.wav"
+    Path(os.fsdecode(odd)).symlink_to(recording)
+    ran = subprocess.run(
+        [*map(os.fsencode, _command("tag", *style, *tones)), odd],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert r"\udcff.wav" in ran.stdout
+
+
+def test_ctrl_c_while_a_library_loads_waits_until_it_has() -> None:
+    passed = []
+
+    def load() -> None:
+        with held_signals():
+            signal.raise_signal(signal.SIGINT)
+            passed.append("loaded")
+        passed.append("listening")
+
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            load()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert passed == ["loaded"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_there_is_audio_ends_it_quietly(number: signal.Signals) -> None:
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with ended_by_signal(), held_signals():
+            signal.raise_signal(number)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_realtime_takes_as_long_as_the_audio(tones: list[str], tmp_path: Path) -> None:
     _write_wav(tmp_path / "short.wav", np.zeros(RATE // 2, np.int16))
     began = time.monotonic()
     summary = _listen(*tones, "--input", str(tmp_path / "short.wav"), "--realtime")[-1]
     assert time.monotonic() - began >= 0.5
     assert summary["audio_s"] == 0.5
+
+
+def test_a_pipe_that_is_late_is_no_backlog() -> None:
+    def late() -> Iterator[Block]:
+        for index in range(6):
+            time.sleep(0.3 if index in (0, 3) else 0)
+            yield Block(np.zeros(160, np.float32), index * 0.01)
+
+    source = PacedRecording("pipe", late(), RATE)
+    assert [source.backlog_s < 0.1 for _ in source] == [True] * 6
+
+
+def test_a_slow_reader_of_a_paced_recording_has_a_backlog() -> None:
+    blocks = [Block(np.zeros(160, np.float32), index * 0.01) for index in range(4)]
+    source = PacedRecording("file", blocks, RATE)
+    backlogs_s = []
+    for _ in source:
+        backlogs_s.append(source.backlog_s)
+        time.sleep(0.1)
+    assert backlogs_s[0] < 0.1
+    assert backlogs_s[-1] > 0.2
+
+
+def test_a_backlog_that_never_shrinks_is_heard_once_a_second(tone_bundle: Bundle) -> None:
+    blocks = [Block(np.zeros(1600, np.float32), index * 0.1) for index in range(40)]
+    summary = listen_to(_Source(blocks, backlog_s=[5.0] * 40), Spotter(tone_bundle), _Output())
+    assert (summary.hops, summary.hops + summary.skipped_hops) == (4, 99)
+
+
+def test_a_device_that_hands_over_unevenly_skips_no_short_hop(tone_bundle: Bundle) -> None:
+    blocks = [Block(np.zeros(1280, np.float32), index * 0.08) for index in range(20)]
+    source = _Source(blocks, backlog_s=[0.16, 0.08, 0.0, 0.08] * 5)
+    assert listen_to(source, Spotter(tone_bundle, hop_ms=10), _Output()).skipped_hops == 0
 
 
 def test_backlog_makes_hops_skipped_but_loses_no_audio(tone_bundle: Bundle) -> None:
@@ -373,6 +484,13 @@ def test_info_names_labels_triggers_and_licences(tone_folder: Path) -> None:
         "by hand",
     ):
         assert text in shown
+
+
+def test_info_shows_no_control_characters(
+    write_tones: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    write_tones(tmp_path / "tones", licence="\x1b[2JMIT\nor so")
+    assert r"licence     \x1b[2JMIT or so" in _invoke("info", str(tmp_path / "tones")).stdout
 
 
 def test_info_as_json_is_the_manifest(tone_folder: Path) -> None:
