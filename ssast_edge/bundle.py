@@ -126,7 +126,7 @@ class Bundle:
             raise ValueError(f"label {twice!r} is given twice")
         if self.window_frames < 1:
             raise ValueError(f"window_frames must be at least 1, got {self.window_frames}")
-        check_hop(self.hop_ms, self.fbank)
+        check_hop(self.hop_ms, self.fbank, self.window_frames)
         if not self.models:
             raise ValueError("models must name at least one model file")
         for label in self.triggers:
@@ -279,9 +279,14 @@ def resolve_label(name: str, labels: Iterable[str]) -> str:
     raise SsastEdgeError(f"unknown keyword {name!r}, known: {', '.join(known) or 'none'}")
 
 
-def check_hop(hop_ms: int, fbank: FbankConfig) -> None:
-    """Raise ValueError unless hop_ms is a whole number of fbank frames."""
+def check_hop(hop_ms: int, fbank: FbankConfig, window_frames: int) -> None:
+    """Raise ValueError unless hop_ms is a whole number of fbank frames, within one window."""
     frames = hop_ms / fbank.hop_ms
+    if frames > window_frames:
+        raise ValueError(
+            f"hop_ms must be at most {window_frames * fbank.hop_ms:g}, the window, got {hop_ms}: "
+            "words between two windows would not be heard"
+        )
     if frames < 1 or frames != round(frames):
         raise ValueError(f"hop_ms must be a multiple of {fbank.hop_ms:g} ms, got {hop_ms}")
 

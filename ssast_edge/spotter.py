@@ -66,7 +66,7 @@ class Spotter:
         self.bundle = bundle
         self.hop_ms = bundle.hop_ms if hop_ms is None else hop_ms
         try:
-            check_hop(self.hop_ms, bundle.fbank)
+            check_hop(self.hop_ms, bundle.fbank, bundle.window_frames)
         except ValueError as error:
             raise SsastEdgeError(str(error)) from error
         triggers = _triggers(bundle, keywords, thresholds or {})

@@ -98,6 +98,9 @@ def open_source(config: SourceConfig, sample_rate: int) -> AbstractContextManage
     if config.input is None:
         from ssast_edge.microphone import Microphone
 
+        if config.realtime:
+            raise AudioError("--realtime paces a file: give it with --input")
+
         device = config.device
         is_index = device is not None and device.isdecimal()
         return Microphone(

@@ -40,6 +40,23 @@ def test_logits_equal_the_model_in_numpy(
     )
 
 
+def test_weights_in_a_file_beside_the_model_are_not_opened(
+    model_path: Path, tmp_path: Path
+) -> None:
+    # Such a file may be missing from the bundle's list, and then nothing has checked it.
+    path = tmp_path / "model.onnx"
+    onnx.save(
+        onnx.load(model_path),
+        path,
+        save_as_external_data=True,
+        location="weights",
+        size_threshold=0,
+    )
+    assert (tmp_path / "weights").stat().st_size > 0
+    with pytest.raises(BundleError, match="cannot open the model"):
+        open_tones(path)
+
+
 def test_logits_have_one_row_of_labels(tone_bundle: Bundle) -> None:
     logits = open_backend(tone_bundle).infer(tone_bundle.golden.fbank)
     assert logits.shape == (3,)

@@ -110,6 +110,7 @@ def test_version_is_that_of_the_installed_package() -> None:
         (["listen", "--input", "{not_audio}"], "not_audio.txt"),
         (["listen", "--no-such-option"], "No such option"),
         (["listen", "--device", "no such microphone"], "microphone"),
+        (["listen", "--realtime"], "give it with --input"),
         (["tag"], "Missing argument"),
         (["tag", "--audacity", "{file}", "{file}"], "give one FILE"),
         (["info", "no-such-bundle"], "no bundle 'no-such-bundle'"),

@@ -180,7 +180,7 @@ def test_missing_context_is_zeros_in_the_log_mel(scripted: Callable[..., Spotter
     assert window[16:].all()
 
 
-@pytest.mark.parametrize("hop_ms", [10, 40, 70, 200, 210, 1000])
+@pytest.mark.parametrize("hop_ms", [10, 40, 70, 130, 200])
 def test_any_hop_sees_the_same_window_at_the_same_time(
     tone_bundle: Bundle, tone_audio: Callable[..., FloatArray], hop_ms: int
 ) -> None:
@@ -191,6 +191,12 @@ def test_any_hop_sees_the_same_window_at_the_same_time(
     Spotter(tone_bundle, hop_ms=hop_ms, on_scores=some.__setitem__).push(samples)
     assert len(some) == 428 // (hop_ms // 10)
     assert all(np.array_equal(scores, every[time_s]) for time_s, scores in some.items())
+
+
+@pytest.mark.parametrize("hop_ms", [210, 100_000_000])
+def test_a_hop_longer_than_the_window_is_refused(tone_bundle: Bundle, hop_ms: int) -> None:
+    with pytest.raises(SsastEdgeError, match=f"hop_ms must be at most 200, .* got {hop_ms}"):
+        Spotter(tone_bundle, hop_ms=hop_ms)
 
 
 @pytest.mark.parametrize("hop_ms", [0, -40, 15])
