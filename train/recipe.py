@@ -135,7 +135,7 @@ class Recipe:
             raise ValueError(f"label {twice[0]!r} is given twice")
         if self.save_every_steps < 1:
             raise ValueError(f"save_every_steps must be at least 1, got {self.save_every_steps}")
-        check_hop(self.hop_ms, self.fbank)
+        check_hop(self.hop_ms, self.fbank, self.windows.num_frames)
         self.encoder_config()
 
     def encoder_config(self) -> EncoderConfig:
