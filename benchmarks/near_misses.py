@@ -9,7 +9,6 @@ used them. Each clip is a stream of its own, one second of faint noise before an
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks.output import write_json
 from ssast_edge import Spotter, load_bundle
 from ssast_edge.audio import read_audio
 from ssast_edge.backends import open_backend
@@ -74,11 +74,7 @@ def _share(count: int, of: int) -> dict[str, Any]:
 def main(bundle: str, synthetic: Path, out: Path | None) -> None:
     """Measure."""
     with one_line_errors():
-        text = json.dumps(measure(bundle, synthetic), indent=2)
-        if out:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(text + "\n")
-        click.echo(text)
+        write_json(measure(bundle, synthetic), out)
 
 
 if __name__ == "__main__":

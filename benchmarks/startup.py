@@ -19,6 +19,8 @@ from pathlib import Path
 import click
 import numpy as np
 
+from benchmarks.output import write_json
+
 
 def run_once(command: list[str], pcm: bytes) -> tuple[float, float]:
     """(wall seconds, peak resident MB) of one process."""
@@ -55,11 +57,7 @@ def main(bundle: str, runs: int, out: Path | None) -> None:
         "wall_s": {"p50": round(float(np.median(walls)), 3), "max": round(max(walls), 3)},
         "peak_resident_mb": {"p50": round(float(np.median(peaks)), 1), "max": round(max(peaks), 1)},
     }
-    text = json.dumps(result, indent=2)
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n")
-    click.echo(text)
+    write_json(result, out)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ of one run share the machine's state: read the ratios, not the absolute values, 
 from __future__ import annotations
 
 import importlib.resources
-import json
 import os
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.output import write_json
 from ssast_edge import Spotter, load_bundle
 from ssast_edge.audio import read_audio
 from ssast_edge.backends import open_backend
@@ -54,11 +54,7 @@ def feed(target: Spotter | Fbank, samples: NDArray[np.float32], block_ms: int) -
 def main(bundle: str, audio: Path | None, repeats: int, out: Path | None) -> None:
     """Measure."""
     with one_line_errors():
-        text = json.dumps(measure(bundle, audio or demo_track(), repeats), indent=2)
-        if out:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(text + "\n")
-    click.echo(text)
+        write_json(measure(bundle, audio or demo_track(), repeats), out)
 
 
 def demo_track() -> Path:

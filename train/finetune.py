@@ -64,15 +64,13 @@ def finetune(
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(max(1, jobs))
     model = build_model(recipe, mean, std)
-    names = [name for name, _ in model.named_parameters()]
     optimizer = torch.optim.AdamW(_groups(model, recipe.optimizer), betas=(0.9, 0.98))
     average = {key: value.clone() for key, value in model.state_dict().items()}
-    ordered = [n for group in _group_names(model) for n in group]
+    names = [n for group in _group_names(model) for n in group]  # in the optimizer's order
     if checkpoint is not None:
         load_weights(model, checkpoint.model, folder)
         average = checkpoint.average
-        restore_optimizer(optimizer, ordered, checkpoint.optimizer)
-    assert set(names) == set(ordered)
+        restore_optimizer(optimizer, names, checkpoint.optimizer)
 
     sampler = WindowSampler(
         pool,
@@ -114,7 +112,7 @@ def finetune(
             _log(out / "log.csv", step, seen_loss / seen, rate, time.perf_counter() - start_time)
             seen_loss, seen = 0.0, 0
         if step % recipe.save_every_steps == 0 or step == recipe.optimizer.steps:
-            tensors = optimizer_tensors(optimizer, ordered)
+            tensors = optimizer_tensors(optimizer, names)
             save_checkpoint(
                 folder,
                 Checkpoint(

@@ -111,7 +111,7 @@ def test_a_grid_that_does_not_fit_the_positions_is_refused() -> None:
 
 @pytest.mark.parametrize("stride", [(16, 16), (10, 10), (128, 2), (128, 1), (7, 3)])
 @pytest.mark.parametrize("patch", [(16, 16), (128, 2), (128, 8), (32, 8)])
-def test_patch_projection_equals_the_convolution(
+def test_patch_projection_multiplies_each_patch_in_frequency_major_order(
     patch: tuple[int, int], stride: tuple[int, int]
 ) -> None:
     config = EncoderConfig(
@@ -120,9 +120,11 @@ def test_patch_projection_equals_the_convolution(
     )  # fmt: skip
     embed = PatchEmbed(config)
     fbank = torch.randn(3, 101, 128)
-    convolved = embed.proj(fbank.transpose(1, 2).unsqueeze(1)).flatten(2).transpose(1, 2)
-    assert convolved.shape[1] == config.num_patches
-    torch.testing.assert_close(embed(fbank), convolved, atol=1e-5, rtol=1e-5)
+    cut = fbank.unfold(1, patch[1], stride[1]).unfold(2, patch[0], stride[0])
+    cut = cut.permute(0, 2, 1, 4, 3).reshape(3, -1, patch[0] * patch[1])  # (B, N, bins * frames)
+    expected = cut @ embed.proj.weight.flatten(1).T + embed.proj.bias
+    assert expected.shape[1] == config.num_patches
+    torch.testing.assert_close(embed(fbank), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "millions"), [("tiny", 5.5), ("small", 21.6), ("base", 85.7)])
