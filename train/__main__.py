@@ -3,87 +3,276 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from train.errors import one_line_errors
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path)
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DATA = click.option(
+    "--data", type=FOLDER, default=Path("../shared/data"), show_default=True,
+    help="Recordings of keyword recipes.",
+)  # fmt: skip
+MANIFESTS = click.option(
+    "--manifests", type=FOLDER, default=Path("runs/manifests"), show_default=True,
+    help="Folder of the manifests that recipes name.",
+)  # fmt: skip
+CACHE = click.option(
+    "--cache", type=FOLDER, default=Path("runs/pcm"), show_default=True,
+    help="Recordings decoded once; --no-cache decodes them whenever they are read.",
+)  # fmt: skip
+NO_CACHE = click.option("--no-cache", is_flag=True, help="For corpora larger than the disk.")
+
+
+def run_options(command: Command) -> Command:
+    """Options of every command that trains."""
+    for option in reversed(
+        (
+            click.argument("recipe", type=FILE),
+            click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/<name>]"),
+            click.option(
+                "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+                help="Override a recipe key.",
+            ),
+            MANIFESTS,
+            CACHE,
+            NO_CACHE,
+            click.option(
+                "--accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto"
+            ),
+            click.option(
+                "--devices", default=0, help="Of this node.  [default: all; torchrun decides]"
+            ),
+            click.option("--nodes", default=1, show_default=True),
+            click.option(
+                "--workers", type=click.IntRange(min=0), default=1, show_default=True,
+                help="Processes that make batches, for each training process.",
+            ),
+            click.option("--threads", default=0, help="Of the CPU.  [default: torch's choice]"),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
 
 
 @click.group()
 def main() -> None:
-    """Train, evaluate and export SSAST models."""
+    """Pretrain, fine-tune, evaluate and export SSAST models."""
 
 
 @main.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--data", type=FOLDER, default=Path("../shared/data"), show_default=True)
-@click.option("--synthetic", type=FOLDER, default=Path("runs/synthetic"), show_default=True)
-@click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/<recipe name>]")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe key."
-)
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=2,
-    show_default=True,
-    help="Processes that render features, threads that train.",
-)
-@click.option("--bfloat16/--float32", default=True, show_default=True, help="Autocast on the CPU.")
-def finetune(
-    recipe: Path,
-    data: Path,
-    synthetic: Path,
-    out: Path | None,
-    overrides: tuple[str, ...],
-    jobs: int,
-    bfloat16: bool,
-) -> None:
-    """Fine-tune a keyword model; the same command again resumes it."""
-    from train.finetune import finetune as run
-    from train.recipe import load_recipe
+@run_options
+def pretrain(recipe: Path, out: Path | None, overrides: tuple[str, ...], **options: Any) -> None:
+    """Pretrain an encoder on unlabelled audio; the same command again resumes it."""
+    from train.pretrain import pretrain as run
+    from train.recipe import PretrainRecipe, RecipeError, load_recipe
 
     with one_line_errors():
         loaded = load_recipe(recipe, overrides)
-        folder = run(
-            loaded,
-            data=data,
-            synthetic=synthetic,
-            out=out or Path("runs") / loaded.name,
-            jobs=jobs,
-            bfloat16=bfloat16,
-        )
+        if not isinstance(loaded, PretrainRecipe):
+            raise RecipeError(f"{recipe}: task is {loaded.task!r}, wanted 'pretrain'")
+        folder = run(loaded, out=out or Path("runs") / loaded.name, **_clip_options(options))
         click.echo(f"{folder}")
+
+
+@main.command()
+@run_options
+@DATA
+@click.option("--synthetic", type=FOLDER, default=Path("runs/synthetic"), show_default=True)
+@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True,
+              help="Processes that render the features of keyword recipes.")  # fmt: skip
+@click.option("--init", type=FILE, help="Pretrained encoder: a run's checkpoint, or an import.")
+def finetune(
+    recipe: Path,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    data: Path,
+    synthetic: Path,
+    jobs: int,
+    init: Path | None,
+    **options: Any,
+) -> None:
+    """Fine-tune a classifier of clips or of keywords; the same command again resumes it."""
+    from train.finetune import finetune as run_clips
+    from train.keywords import train_keywords
+    from train.recipe import KeywordRecipe, PretrainRecipe, RecipeError, load_recipe
+
+    with one_line_errors():
+        loaded = load_recipe(recipe, overrides)
+        if isinstance(loaded, PretrainRecipe):
+            raise RecipeError(f"{recipe}: task is 'pretrain': use `python -m train pretrain`")
+        folder = out or Path("runs") / loaded.name
+        settings = _clip_options(options)
+        if isinstance(loaded, KeywordRecipe):
+            click.echo(
+                train_keywords(
+                    loaded, data=data, synthetic=synthetic, out=folder, jobs=jobs, init=init,
+                    machine=settings["machine"],
+                )
+            )  # fmt: skip
+        else:
+            click.echo(run_clips(loaded, out=folder, init=init, **settings))
+
+
+@main.command()
+@click.argument("corpus")
+@click.option("--root", type=FOLDER, required=True, help="Where the corpus lies, as published.")
+@MANIFESTS
+def prepare(corpus: str, root: Path, manifests: Path) -> None:
+    """Write the manifests of a known CORPUS, with its official splits.
+
+    audioset, librispeech, esc50, speech_commands_v1_12, speech_commands_v2_12,
+    speech_commands_v2_35, voxceleb1, iemocap, or packs (this project's data folder).
+    """
+    from train.data.corpora import prepare as run
+
+    with one_line_errors():
+        for path in run(corpus, root, manifests):
+            click.echo(f"{path}")
+
+
+@main.command()
+@click.argument("manifest", type=FILE)
+@click.option("--out", type=FOLDER, required=True, help="Folder of the shards.")
+@click.option("--root", type=FOLDER, help="Of relative paths.  [default: the manifest's folder]")
+@click.option("--clips-per-shard", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True)
+def shard(manifest: Path, out: Path, root: Path | None, clips_per_shard: int, jobs: int) -> None:
+    """Write a manifest's recordings as WebDataset tar shards; the same command resumes it."""
+    from train.data.manifest import read_manifest
+    from train.data.shards import write_shards
+
+    with one_line_errors():
+        found = read_manifest(manifest, root=root)
+        click.echo(f"{write_shards(found, out, clips_per_shard=clips_per_shard, jobs=jobs)}")
+
+
+@main.command("import")
+@click.argument("checkpoint", type=FILE)
+@click.option("--out", type=FOLDER, required=True, help="Folder of the encoder to write.")
+@click.option("--stride", type=int, nargs=2, help="BINS FRAMES of a fine-tuned .pth.")
+@click.option("--half", is_flag=True, help="Store as float16.")
+def import_(checkpoint: Path, out: Path, stride: tuple[int, int] | None, half: bool) -> None:
+    """Read an SSAST .pth, a Hugging Face AST folder or a run's checkpoint into an encoder folder.
+
+    What it gives serves as --init of `finetune`.
+    """
+    from train.formats import save_encoder
+    from train.initial import read_any
+
+    with one_line_errors():
+        save_encoder(out, read_any(checkpoint, stride=stride or None), half=half)
+        click.echo(f"{out}")
+
+
+@main.command("export-ssast")
+@click.argument("checkpoint", type=FILE)
+@click.option("--out", type=FILE, required=True, help="The .pth to write.")
+@click.option("--prefix/--no-prefix", default=True, show_default=True, help="`module.` of names.")
+def export_ssast(checkpoint: Path, out: Path, prefix: bool) -> None:
+    """Write any checkpoint in the format of the authors' code."""
+    from train.formats import write_ssast
+    from train.initial import read_any
+
+    with one_line_errors():
+        write_ssast(out, read_any(checkpoint), prefix=prefix)
+        click.echo(f"{out}")
+
+
+@main.command()
+@click.argument("checkpoint", type=FOLDER)
+@click.option("--manifest", type=FILE, help="Instead of the recipe's.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test",
+              show_default=True)  # fmt: skip
+@click.option("--fold", default=0, help="Cross-validation: this fold instead of a split.")
+@click.option("--window-frames", type=click.IntRange(min=2), multiple=True,
+              help="Measure at these lengths too, as the runtime cuts them.")  # fmt: skip
+@click.option("--out", type=FOLDER, help="Folder of the report.  [default: beside CHECKPOINT]")
+@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@MANIFESTS
+@CACHE
+def evaluate(
+    checkpoint: Path,
+    manifest: Path | None,
+    split: str,
+    fold: int,
+    window_frames: tuple[int, ...],
+    out: Path | None,
+    seed: int,
+    manifests: Path,
+    cache: Path,
+) -> None:
+    """Accuracy, mAP, mAUC, d-prime with intervals, per class; JSON, Markdown and HTML."""
+    from train.evaluate import evaluate as run
+
+    with one_line_errors():
+        report = run(
+            checkpoint, manifest=manifest, manifests=manifests, cache=cache, split=split,
+            fold=fold, window_frames=window_frames, out=out, seed=seed,
+        )  # fmt: skip
+        click.echo(report.read_text(), nl=False)
+        click.echo(f"{report}")
 
 
 @main.command()
 @click.argument("checkpoint", type=FOLDER)
 @click.option("--bundle", type=FOLDER, required=True, help="Folder to write.")
-@click.option("--data", type=FOLDER, default=Path("../shared/data"), show_default=True)
-@click.option("--model-card", type=click.Path(path_type=Path), help="Markdown to put beside it.")
+@DATA
+@click.option("--model-card", type=FILE, help="Markdown to put beside it.")
 @click.option("--note", default="", help="Put into the bundle's provenance.")
 @click.option("--seed", default=0, show_default=True, help="Of the validation track.")
+@click.option("--task", type=click.Choice(["keyword-spotting", "audio-tagging"]),
+              help="Of a clip classifier's bundle.  [default: audio-tagging]")  # fmt: skip
+@click.option("--hop-ms", default=0, help="Time between inferences.  [default: the recipe's, 200]")
 def export(
-    checkpoint: Path, bundle: Path, data: Path, model_card: Path | None, note: str, seed: int
+    checkpoint: Path,
+    bundle: Path,
+    data: Path,
+    model_card: Path | None,
+    note: str,
+    seed: int,
+    task: str | None,
+    hop_ms: int,
 ) -> None:
-    """Export a checkpoint as a bundle, its triggers chosen on the validation track.
+    """Export a checkpoint as a bundle that `ssast-edge` runs.
 
-    A bundle that is there is replaced at the very end, or not at all.
+    A keyword recipe's triggers are chosen on the validation track of --data. A bundle that is
+    there is replaced at the very end, or not at all.
     """
+    from train.checkpoint import load_checkpoint
     from train.export import export_bundle, origin
+    from train.recipe import KeywordRecipe
     from train.triggers import choose_triggers
 
     with one_line_errors(), tempfile.TemporaryDirectory() as temporary:
         card = model_card.read_text(encoding="utf-8") if model_card else None
-        draft = Path(temporary) / "draft"
-        export_bundle(checkpoint, draft)
-        triggers, report = choose_triggers(draft, data, seed=seed)
-        provenance = {"validation": report, **origin()} | ({"note": note} if note else {})
-        export_bundle(checkpoint, bundle, triggers=triggers, provenance=provenance, model_card=card)
+        settings: dict[str, Any] = {"task": task or "", "hop_ms": hop_ms, "model_card": card}
+        provenance: dict[str, Any] = {**origin()} | ({"note": note} if note else {})
+        if isinstance(load_checkpoint(checkpoint).recipe, KeywordRecipe):
+            draft = Path(temporary) / "draft"
+            export_bundle(checkpoint, draft)
+            settings["triggers"], report = choose_triggers(draft, data, seed=seed)
+            provenance = {"validation": report, **provenance}
+        export_bundle(checkpoint, bundle, provenance=provenance, **settings)
         click.echo(f"{bundle}")
+
+
+def _clip_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of `run_options` as the training functions take them."""
+    from train.engine import Machine
+
+    names = "accelerator", "devices", "nodes", "workers", "threads"
+    return {
+        "manifests": options["manifests"],
+        "cache": None if options["no_cache"] else options["cache"],
+        "machine": Machine(**{name: options[name] for name in names}),
+    }
 
 
 if __name__ == "__main__":

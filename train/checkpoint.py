@@ -7,9 +7,9 @@ Nothing is pickled.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from train.model import Classifier, Encoder
-from train.recipe import Recipe, parse
+from train.model import Classifier, Encoder, Pooling
+from train.pretext import MaskedSpectrogramPretext
+from train.recipe import FinetuneRecipe, PretrainRecipe, Recipe, parse_recipe, recipe_table
 
 __all__ = [
     "Checkpoint",
@@ -28,13 +29,16 @@ __all__ = [
     "build_model",
     "has_checkpoint",
     "load_checkpoint",
+    "load_classifier",
     "load_weights",
     "optimizer_tensors",
     "restore_optimizer",
     "save_checkpoint",
 ]
 
-FORMAT = 1
+FORMAT = 2
+
+Model = Classifier | MaskedSpectrogramPretext
 
 
 class CheckpointError(ValueError):
@@ -46,19 +50,35 @@ class Checkpoint:
     """What a run is at one step."""
 
     recipe: Recipe
+    classes: tuple[str, ...]  # of the outputs, in order; none while pretraining
     mean: float  # of the training log-mel
     std: float
     step: int
     model: dict[str, Tensor]
     average: dict[str, Tensor]
     optimizer: dict[str, Tensor]  # "<parameter>/<moment>"
-    metrics: dict[str, Any]
+    progress: dict[str, Any]  # what else the next step depends on, and what was measured so far
 
 
-def build_model(recipe: Recipe, mean: float, std: float) -> Classifier:
-    """An untrained model of the recipe's shape."""
-    outputs = len(recipe.labels) + len(recipe.auxiliary_labels)
-    return Classifier(Encoder(recipe.encoder_config()), outputs, mean=mean, std=std)
+def build_model(recipe: Recipe, classes: Sequence[str], mean: float, std: float) -> Model:
+    """An untrained model of the recipe's shape: pretext task or classifier."""
+    encoder = Encoder(recipe.encoder_config())
+    if isinstance(recipe, PretrainRecipe):
+        return MaskedSpectrogramPretext(encoder, recipe.pretext)
+    pooling: Pooling = "mean"
+    if isinstance(recipe, FinetuneRecipe) and recipe.pooling == "cls":
+        pooling = "cls"
+    return Classifier(encoder, len(classes), mean=mean, std=std, pooling=pooling)
+
+
+def load_classifier(folder: Path) -> tuple[Classifier, Checkpoint]:
+    """The averaged weights of a fine-tuned checkpoint, in evaluation mode, and the checkpoint."""
+    checkpoint = load_checkpoint(folder)
+    model = build_model(checkpoint.recipe, checkpoint.classes, checkpoint.mean, checkpoint.std)
+    if not isinstance(model, Classifier):
+        raise CheckpointError(f"{folder} is a pretrained encoder without classes; fine-tune it")
+    load_weights(model, checkpoint.average, folder)
+    return model.eval(), checkpoint
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -77,8 +97,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             "step": checkpoint.step,
             "mean": checkpoint.mean,
             "std": checkpoint.std,
-            "metrics": checkpoint.metrics,
-            "recipe": dataclasses.asdict(checkpoint.recipe),
+            "progress": checkpoint.progress,
+            "classes": list(checkpoint.classes),
+            "recipe": recipe_table(checkpoint.recipe),
         }
         (partial / "checkpoint.json").write_text(json.dumps(state, indent=2) + "\n")
         if folder.exists():
@@ -116,19 +137,21 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder}: damaged checkpoint: {error}") from error
-    missing = [key for key in ("recipe", "mean", "std", "step", "metrics") if key not in state]
+    missing = [
+        key for key in ("recipe", "classes", "mean", "std", "step", "progress") if key not in state
+    ]
     if missing:
         raise CheckpointError(f"{folder}: damaged checkpoint: checkpoint.json has no {missing[0]}")
-    recipe = parse(state["recipe"], Recipe, str(folder))
     return Checkpoint(
-        recipe,
+        parse_recipe(state["recipe"], str(folder)),
+        tuple(state["classes"]),
         state["mean"],
         state["std"],
         state["step"],
         model,
         average,
         optimizer,
-        state["metrics"],
+        state["progress"],
     )
 
 

@@ -22,14 +22,16 @@ from torch import nn
 
 from ssast_edge.bundle import write_bundle
 from ssast_edge.trigger import TriggerConfig
-from train.checkpoint import Checkpoint, build_model, load_checkpoint, load_weights
+from train.checkpoint import Checkpoint, load_classifier
 from train.model import Classifier
 from train.packs import DATA_LICENCES
+from train.recipe import FinetuneRecipe, KeywordRecipe, recipe_table
 
 __all__ = ["export_bundle", "export_onnx", "origin"]
 
 TOLERANCE = 1e-4  # float32 sums in another order
 OPSET = 18
+_TAGGING_HOP_MS = 200
 
 
 def export_onnx(model: Classifier, path: Path) -> None:
@@ -65,15 +67,25 @@ def export_bundle(
     version: str = "0.1.0",
     provenance: Mapping[str, Any] | None = None,
     model_card: str | None = None,
+    task: str = "",
+    hop_ms: int = 0,
 ) -> None:
-    """Write the averaged weights of checkpoint `folder` as a bundle, logits equal within 1e-4."""
-    checkpoint = load_checkpoint(folder)
+    """Write the averaged weights of checkpoint `folder` as a bundle, logits equal within 1e-4.
+
+    task and hop_ms are a keyword recipe's own; a clip classifier becomes an audio tagger at 5
+    inferences a second unless something else is asked for.
+    """
+    model, checkpoint = load_classifier(folder)
     recipe = checkpoint.recipe
-    model = build_model(recipe, checkpoint.mean, checkpoint.std)
-    load_weights(model, checkpoint.average, folder)
-    _keep_outputs(model, len(recipe.labels))
-    model.eval()
-    fbank = _golden_input(checkpoint)
+    labels, activation = checkpoint.classes, "sigmoid"
+    if isinstance(recipe, KeywordRecipe):
+        labels = recipe.labels
+        _keep_outputs(model, len(labels))
+        task, hop_ms = task or "keyword-spotting", hop_ms or recipe.hop_ms
+    elif isinstance(recipe, FinetuneRecipe) and recipe.loss == "ce":
+        activation = "softmax"
+    num_frames = recipe.encoder_config().num_frames
+    fbank = _golden_input(checkpoint, num_frames)
     with torch.no_grad():
         logits = model(torch.from_numpy(fbank)[None])[0].numpy()
     with tempfile.TemporaryDirectory() as temporary:
@@ -86,25 +98,25 @@ def export_bundle(
             raise ValueError(
                 f"ONNX logits differ from PyTorch's by {difference:.2g}, wanted {TOLERANCE}"
             )
-        default = {label: TriggerConfig() for label in recipe.labels}
+        default = {label: TriggerConfig() for label in labels}
         write_bundle(
             target,
             {
                 "name": recipe.name,
                 "version": version,
-                "task": "keyword-spotting",
-                "labels": list(recipe.labels),
+                "task": task or "audio-tagging",
+                "labels": list(labels),
                 "fbank": dataclasses.asdict(recipe.fbank),
                 "normalization": {"mean": checkpoint.mean, "std": checkpoint.std},
-                "window_frames": recipe.windows.num_frames,
-                "hop_ms": recipe.hop_ms,
-                "activation": "sigmoid",
+                "window_frames": num_frames,
+                "hop_ms": hop_ms or _TAGGING_HOP_MS,
+                "activation": activation,
                 "models": [{"backend": "onnx", "precision": "fp32", "file": "model.onnx"}],
                 "triggers": {
                     k: dataclasses.asdict(v) for k, v in dict(triggers or default).items()
                 },
                 "provenance": {
-                    "recipe": dataclasses.asdict(recipe),
+                    "recipe": recipe_table(recipe),
                     "step": checkpoint.step,
                     **dict(provenance or {}),
                 },
@@ -140,19 +152,16 @@ def _keep_outputs(model: Classifier, count: int) -> None:
 
 
 def data_licences(checkpoint: Checkpoint) -> list[dict[str, str]]:
-    """Attribution of every pack the recipe trains on."""
-    data = checkpoint.recipe.data
-    owners = {"background_noise": "speech_commands"}  # its noises come with Speech Commands
-    packs = [owners.get(pack, pack) for pack in data.packs]
-    packs += ["synthetic"] if data.synthetic else []
-    return [DATA_LICENCES[pack] for pack in dict.fromkeys(packs)]
+    """Attribution of every corpus that the weights come from, pretraining included."""
+    sources = checkpoint.progress["sources"]
+    unknown = {"licence": "not known to this project", "attribution": "", "source": ""}
+    return [DATA_LICENCES.get(name, {"name": name, **unknown}) for name in sources]
 
 
-def _golden_input(checkpoint: Checkpoint) -> NDArray[np.float32]:
+def _golden_input(checkpoint: Checkpoint, num_frames: int) -> NDArray[np.float32]:
     """A seeded window with the training data's statistics and some shape in time and frequency."""
-    recipe = checkpoint.recipe
-    rng = np.random.default_rng(recipe.seed)
-    shape = recipe.windows.num_frames, recipe.fbank.num_mel_bins
+    rng = np.random.default_rng(checkpoint.recipe.seed)
+    shape = num_frames, checkpoint.recipe.fbank.num_mel_bins
     rough = rng.standard_normal((shape[0] // 8 + 2, shape[1] // 8 + 2))
     smooth = np.kron(rough, np.ones((8, 8)))[: shape[0], : shape[1]]
     noise = 0.3 * rng.standard_normal(shape)

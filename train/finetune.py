@@ -1,234 +1,147 @@
-"""Fine-tunes a classifier for streaming keyword spotting.
+"""Fine-tunes a classifier of clips: the paper's tasks, and any manifest with labels.
 
-    python -m train finetune train/recipes/wake_words.toml --data DIR --synthetic runs/synthetic
-
-Writes runs/<name>/last (a checkpoint, every `save_every_steps`) and runs/<name>/log.csv. The same
-command again goes on where the last checkpoint stands; batches depend on the step alone.
+python -m train finetune train/recipes/esc50_patch.toml --init ENCODER --manifests DIR
 """
 
 from __future__ import annotations
 
-import csv
-import math
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (torch's own convention)
-from tqdm import tqdm
 
-from train.checkpoint import (
-    Checkpoint,
-    build_model,
-    has_checkpoint,
-    load_checkpoint,
-    load_weights,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-)
+from train.checkpoint import Model, build_model
+from train.corpus import Corpus, Part, open_corpus
+from train.data.clips import BatchOrder, ClipBatches
+from train.engine import Machine, Objective, Validation, fit, open_machine, resume_point
+from train.initial import start_from
+from train.metrics import average_precision
 from train.model import Classifier
-from train.packs import Clip, read_packs, read_synthetic
-from train.pool import FeaturePool, make_pool
-from train.recipe import OptimizerConfig, Recipe, RecipeError
-from train.windows import WindowSampler
+from train.recipe import FinetuneRecipe, RecipeError
+from train.scoring import score_clips, targets_of
 
-__all__ = ["finetune", "learning_rate", "prepare_pool"]
+__all__ = ["ClipObjective", "finetune", "label_weights"]
+
+
+class ClipObjective(Objective):
+    """Cross-entropy against soft labels, or binary cross-entropy of each class.
+
+    The authors' code floors the soft labels of mixed clips to class 0 under cross-entropy; here
+    they stay shares of two classes.
+    """
+
+    def __init__(self, model: Classifier, loss: str, smoothing: float) -> None:
+        super().__init__()
+        self.model: Classifier = model
+        self.loss, self.smoothing = loss, smoothing
+
+    def forward(self, fbank: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """(B, T, F) raw log-mel, (B, classes) targets in [0, 1]."""
+        logits = self.model(fbank).float()
+        if self.loss == "ce":
+            share = target / target.sum(dim=1, keepdim=True).clamp_min(1e-6)
+            return {"loss": F.cross_entropy(logits, share, label_smoothing=self.smoothing)}
+        target = target * (1 - 2 * self.smoothing) + self.smoothing
+        return {"loss": F.binary_cross_entropy_with_logits(logits, target)}
 
 
 def finetune(
-    recipe: Recipe,
+    recipe: FinetuneRecipe,
     *,
-    data: Path,
-    synthetic: Path | None,
+    manifests: Path,
+    cache: Path | None,
     out: Path,
-    jobs: int = 2,
-    bfloat16: bool = True,
+    machine: Machine,
+    init: Path | None = None,
 ) -> Path:
     """Train to the recipe's last step; returns the checkpoint folder."""
-    folder = out / "last"
-    checkpoint = load_checkpoint(folder) if has_checkpoint(folder) else None
-    if checkpoint is not None and checkpoint.recipe != recipe:
-        raise RecipeError(
-            f"{folder} was trained by another recipe; choose another --out or remove it"
-        )
-    pool = prepare_pool(recipe, data, synthetic, out.parent / "pool", jobs)
-    mean, std = pool.statistics()
-    step = 0
-    if checkpoint is not None:
-        mean, std, step = checkpoint.mean, checkpoint.std, checkpoint.step
-
+    fabric = open_machine(machine, recipe.engine.precision)
+    resume = resume_point(recipe, out)
+    corpus = open_corpus(recipe, manifests, cache, fabric, machine)
+    train = corpus.part(corpus.train)
+    check_classes(corpus, recipe)
+    statistics = (resume.mean, resume.std) if resume is not None else corpus.statistics
     torch.manual_seed(recipe.seed)
-    torch.set_num_threads(max(1, jobs))
-    model = build_model(recipe, mean, std)
-    optimizer = torch.optim.AdamW(_groups(model, recipe.optimizer), betas=(0.9, 0.98))
-    average = {key: value.clone() for key, value in model.state_dict().items()}
-    names = [n for group in _group_names(model) for n in group]  # in the optimizer's order
-    if checkpoint is not None:
-        load_weights(model, checkpoint.model, folder)
-        average = checkpoint.average
-        restore_optimizer(optimizer, names, checkpoint.optimizer)
-
-    sampler = WindowSampler(
-        pool,
-        recipe.labels,
-        recipe.windows,
-        recipe.log_mel_augment,
-        seed=recipe.seed,
-        fill=mean,
-        auxiliary_labels=recipe.auxiliary_labels,
+    model = build_model(recipe, corpus.classes, *statistics)
+    assert isinstance(model, Classifier)
+    sources = tuple(resume.progress["sources"]) if resume is not None else corpus.sources
+    if init is not None and resume is None:
+        sources = tuple(dict.fromkeys((*sources, *start_from(init, model.encoder))))
+    order = BatchOrder(
+        len(train),
+        recipe.optimizer.batch_size,
+        recipe.seed,
+        weights=label_weights(targets_of(train, corpus.classes)) if recipe.data.balanced else None,
     )
-    model.train()
-    out.mkdir(parents=True, exist_ok=True)
-    _cut_log(out / "log.csv", step)
-    seen_loss, seen = 0.0, 0
-    start_time = time.perf_counter()
-    progress = tqdm(total=recipe.optimizer.steps, initial=step, unit="step", mininterval=5)
-    for fbank, target in _prefetch(sampler, recipe, step):
-        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout, the same after a resume
-        rate = learning_rate(step, recipe.optimizer)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-            logits = model(fbank)
-        loss = _loss(logits.float(), target, recipe.optimizer.label_smoothing)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"loss is {loss.item()} at step {step}; last checkpoint: {folder}"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm)
-        optimizer.step()
-        step += 1
-        _update_average(average, model, recipe.optimizer.average, step)
-        seen_loss, seen = seen_loss + loss.item(), seen + 1
-        progress.update()
-        if step % 100 == 0 or step == recipe.optimizer.steps:
-            progress.set_postfix(loss=f"{seen_loss / seen:.4f}", lr=f"{rate:.1e}")
-            _log(out / "log.csv", step, seen_loss / seen, rate, time.perf_counter() - start_time)
-            seen_loss, seen = 0.0, 0
-        if step % recipe.save_every_steps == 0 or step == recipe.optimizer.steps:
-            tensors = optimizer_tensors(optimizer, names)
-            save_checkpoint(
-                folder,
-                Checkpoint(
-                    recipe, mean, std, step, model.state_dict(), average, tensors, metrics={}
-                ),
-            )
-    progress.close()
-    return folder
-
-
-def learning_rate(step: int, config: OptimizerConfig) -> float:
-    """Linear warm-up, then half a cosine to zero."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-def _loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    target = target * (1 - 2 * smoothing) + smoothing
-    # Summed over labels: the gradient does not shrink with the number of keywords.
-    return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1).mean()
-
-
-def prepare_pool(
-    recipe: Recipe, data: Path, synthetic: Path | None, folder: Path, jobs: int
-) -> FeaturePool:
-    """The recipe's training clips as features; made in `folder` when it is not there yet."""
-    clips = [clip for clip in read_packs(data, recipe.data.packs) if clip.split == "train"]
-    if recipe.data.synthetic:
-        if synthetic is None or not (synthetic / "manifest.csv").is_file():
-            raise RecipeError(
-                f"the recipe wants synthetic speech, none in {synthetic}: run "
-                "`python -m train.synthesize --out DIR` and pass --synthetic DIR"
-            )
-        clips += [clip for clip in read_synthetic(synthetic) if clip.split == "train"]
-    keep = [clip for clip in clips if clip.kind != "silence" and _wanted(clip, recipe)]
-    return make_pool(
-        folder,
-        keep,
-        [_renderings(clip, recipe) for clip in keep],
-        config=recipe.waveform_augment,
-        fbank_config=recipe.fbank,
+    batches = ClipBatches(
+        train,
+        train.examples,
+        order,
+        recipe.clips,
+        recipe.fbank,
+        classes=corpus.classes,
+        std=statistics[1],
         seed=recipe.seed,
-        jobs=jobs,
+    )
+    validation = None
+    if corpus.val:
+        validation = _validation(recipe, corpus.part(corpus.val), corpus.classes)
+    return fit(
+        recipe,
+        ClipObjective(model, recipe.loss, recipe.label_smoothing),
+        batches,
+        fabric=fabric,
+        out=out,
+        steps_per_epoch=order.steps_per_epoch,
+        classes=corpus.classes,
+        statistics=statistics,
+        sources=sources,
+        resume=resume,
+        validation=validation,
+        workers=machine.workers,
     )
 
 
-def _wanted(clip: Clip, recipe: Recipe) -> bool:
-    return clip.kind != "keyword" or clip.word in recipe.labels
+def label_weights(targets: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(examples,) sum of 1 / frequency of an example's labels, as PSLA balances AudioSet."""
+    frequency = targets.sum(axis=0).astype(np.float64)
+    weights: NDArray[np.float64] = targets @ (1 / np.maximum(frequency, 1))
+    return np.maximum(weights, weights[weights > 0].min() if (weights > 0).any() else 1.0)
 
 
-def _renderings(clip: Clip, recipe: Recipe) -> int:
-    if clip.kind == "keyword":
-        recorded = clip.pack != "synthetic"
-        return (
-            recipe.data.renderings_keyword if recorded else recipe.data.renderings_synthetic_keyword
+def check_classes(corpus: Corpus, recipe: FinetuneRecipe) -> None:
+    """RecipeError for a class that no training clip has, or clips with no label at all."""
+    name = recipe.data.manifest
+    if len(corpus.classes) < 2:
+        raise RecipeError(f"{name}: fine-tuning wants at least two classes, got {corpus.classes}")
+    targets = targets_of(corpus.part(corpus.train), corpus.classes)
+    empty = [c for c, n in zip(corpus.classes, targets.sum(axis=0), strict=True) if not n]
+    if empty:
+        raise RecipeError(f"{name}: class {empty[0]!r} has no training clip")
+    count = targets.sum(axis=1)
+    if not recipe.multilabel and (count != 1).any():
+        example = corpus.examples[corpus.train[int((count != 1).argmax())]]
+        raise RecipeError(
+            f"{name}: {example.path} has {len(example.labels)} labels, wanted 1 "
+            "(multilabel = true takes any number)"
         )
-    return recipe.data.renderings_other
 
 
-def _prefetch(sampler: WindowSampler, recipe: Recipe, step: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches from `step` on, made two ahead in a thread beside the model."""
-    size, steps = recipe.optimizer.batch_size, recipe.optimizer.steps
-    with ThreadPoolExecutor(1) as pool:
-        ahead = [pool.submit(sampler.batch, s, size) for s in range(step, min(step + 2, steps))]
-        for s in range(step, steps):
-            if s + 2 < steps:
-                ahead.append(pool.submit(sampler.batch, s + 2, size))
-            yield ahead.pop(0).result()
+def _validation(recipe: FinetuneRecipe, part: Part, classes: tuple[str, ...]) -> Validation:
+    targets = targets_of(part, classes)
 
+    def measure(model: Model, fabric: Fabric) -> dict[str, float]:
+        assert isinstance(model, Classifier)
+        softmax = recipe.loss == "ce"
+        scores = score_clips(
+            model, part, recipe.clips, recipe.fbank, fabric=fabric, softmax=softmax
+        )
+        if recipe.multilabel:
+            return {"mAP": float(np.nanmean(average_precision(scores, targets)))}
+        return {"accuracy": float((scores.argmax(1) == targets.argmax(1)).mean())}
 
-def _group_names(model: Classifier) -> tuple[list[str], list[str]]:
-    """Parameters with and without weight decay (matrices; vectors, tokens and positions)."""
-    decayed = [
-        n
-        for n, p in model.named_parameters()
-        if p.ndim > 1 and "tokens" not in n and "pos" not in n
-    ]
-    return decayed, [n for n, _ in model.named_parameters() if n not in set(decayed)]
-
-
-def _groups(model: Classifier, config: OptimizerConfig) -> list[dict[str, object]]:
-    parameters = dict(model.named_parameters())
-    decayed, rest = _group_names(model)
-    return [
-        {"params": [parameters[n] for n in decayed], "weight_decay": config.weight_decay},
-        {"params": [parameters[n] for n in rest], "weight_decay": 0.0},
-    ]
-
-
-def _update_average(average: dict[str, Tensor], model: Classifier, decay: float, step: int) -> None:
-    decay = min(decay, (1 + step) / (10 + step))  # early on the average follows the weights
-    for key, value in model.state_dict().items():
-        average[key].lerp_(value, 1 - decay)
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Drop the lines after `step`: the steps that a kill lost are logged again."""
-    if not path.exists():
-        return
-    with path.open(newline="") as file:
-        header, *lines = file.readlines() or [""]
-    whole = [line for line in lines if line.endswith("\n")]  # the kill may have cut the last
-    kept = [line for line in whole if int(line.split(",")[0]) <= step]
-    if not kept:
-        path.unlink()  # the next line writes the header
-    elif len(kept) < len(lines):
-        with path.open("w", newline="") as file:
-            file.writelines([header, *kept])
-
-
-def _log(path: Path, step: int, loss: float, rate: float, seconds: float) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(["step", "loss", "learning_rate", "seconds"])
-        writer.writerow([step, f"{loss:.6f}", f"{rate:.3e}", f"{seconds:.0f}"])
+    return Validation(measure, "mAP" if recipe.multilabel else "accuracy", higher_is_better=True)

@@ -39,6 +39,12 @@ DATA_LICENCES: dict[str, dict[str, str]] = {
         "attribution": "Karol J. Piczak and the Freesound authors",
         "source": "https://github.com/karolpiczak/ESC-50",
     },
+    "esc50_nc": {
+        "name": "ESC-50 without ESC-10: NON-COMMERCIAL use only",
+        "licence": "CC-BY-NC-3.0",
+        "attribution": "Karol J. Piczak and the Freesound authors",
+        "source": "https://github.com/karolpiczak/ESC-50",
+    },
     "librispeech": {
         "name": "LibriSpeech",
         "licence": "CC-BY-4.0",

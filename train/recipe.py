@@ -6,16 +6,18 @@ Each table belongs to the dataclass that stands next to the code it configures.
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from ssast_edge.bundle import check_hop
 from ssast_edge.fbank import FbankConfig
 from train.augment import LogMelAugmentConfig, WaveformAugmentConfig
+from train.config import EngineConfig, ModelConfig, OptimizerConfig
+from train.data.clips import ClipConfig
 from train.model import EncoderConfig
+from train.pretext import MaskedSpectrogramPretext, PretextConfig
 from train.windows import WindowConfig
 
 if sys.version_info >= (3, 11):
@@ -25,13 +27,17 @@ else:
 
 __all__ = [
     "DataConfig",
-    "ModelConfig",
-    "OptimizerConfig",
+    "FinetuneRecipe",
+    "KeywordRecipe",
+    "ManifestConfig",
+    "PretrainRecipe",
     "Recipe",
     "RecipeError",
     "load_recipe",
     "override",
     "parse",
+    "parse_recipe",
+    "recipe_table",
 ]
 
 T = TypeVar("T")
@@ -43,7 +49,7 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which recordings, and how often each is rendered into the feature pool."""
+    """Keyword training: which packs, and how often each clip is rendered into the feature pool."""
 
     packs: tuple[str, ...]
     synthetic: bool = True  # speech written by `python -m train.synthesize`
@@ -61,69 +67,51 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The encoder's free sizes; SSAST's own are in train.model.SIZES."""
+class ManifestConfig:
+    """Clip training: the manifest, and which of its examples train and which validate."""
 
-    dim: int = 128
-    depth: int = 6
-    num_heads: int = 4
-    mlp_ratio: float = 4.0
-    patch_bins: int = 128
-    patch_frames: int = 4
-    stride_bins: int = 128
-    stride_frames: int = 4
-    dropout: float = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay to zero."""
-
-    steps: int
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    warmup_steps: int = 500
-    clip_norm: float = 1.0
-    label_smoothing: float = 0.01
-    average: float = 0.999  # decay of the weights' exponential moving average, which is what ships
+    manifest: str  # file below the manifests' folder, made by `python -m train prepare`
+    test_fold: int = 0  # cross-validation: this fold is held out, the others train
+    label_fraction: float = 1.0  # of the training examples of each class, drawn by the seed
+    by_duration: bool = False  # draw examples in proportion to their length, for random crops
+    balanced: bool = False  # draw examples in inverse proportion to their labels' frequency
 
     def __post_init__(self) -> None:
-        """Refuse what no run can be made of."""
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "clip_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        if not (self.warmup_steps >= 0 and 0 <= self.weight_decay < math.inf):
-            raise ValueError(
-                f"warmup_steps and weight_decay must be 0 or more, "
-                f"got {self.warmup_steps} and {self.weight_decay}"
-            )
-        if not 0 <= self.label_smoothing < 0.5:
-            raise ValueError(f"label_smoothing must be in [0, 0.5), got {self.label_smoothing}")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average must be in [0, 1), got {self.average}")
+        """Refuse fractions that leave nothing."""
+        if not 0 < self.label_fraction <= 1:
+            raise ValueError(f"label_fraction must be in (0, 1], got {self.label_fraction}")
+        if self.test_fold < 0:
+            raise ValueError(f"test_fold must be 0 (none) or a fold, got {self.test_fold}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A fine-tuning run."""
+class NormalizationConfig:
+    """Mean and standard deviation of the raw log-mel; zeros: computed from the training data."""
+
+    mean: float = 0.0
+    std: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeywordRecipe:
+    """Fine-tuning for streaming keyword spotting, task "keywords"."""
+
+    task: ClassVar[str] = "keywords"
 
     name: str
     labels: tuple[str, ...]
     optimizer: OptimizerConfig
     data: DataConfig
     auxiliary_labels: tuple[str, ...] = ()  # words learned beside the labels and dropped at export
+    label_smoothing: float = 0.01
     seed: int = 0
-    save_every_steps: int = 500
     hop_ms: int = 80
     model: ModelConfig = field(default_factory=ModelConfig)
     fbank: FbankConfig = field(default_factory=FbankConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
     waveform_augment: WaveformAugmentConfig = field(default_factory=WaveformAugmentConfig)
     log_mel_augment: LogMelAugmentConfig = field(default_factory=LogMelAugmentConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
         """Refuse, before hours of work, what training or the bundle would refuse after them."""
@@ -133,22 +121,103 @@ class Recipe:
         twice = [label for label in outputs if outputs.count(label) > 1]
         if twice:
             raise ValueError(f"label {twice[0]!r} is given twice")
-        if self.save_every_steps < 1:
-            raise ValueError(f"save_every_steps must be at least 1, got {self.save_every_steps}")
+        _check_smoothing(self.label_smoothing)
         check_hop(self.hop_ms, self.fbank, self.windows.num_frames)
         self.encoder_config()
 
     def encoder_config(self) -> EncoderConfig:
         """The encoder's shape: the model's free sizes on this front end and window."""
-        return EncoderConfig(
-            num_frames=self.windows.num_frames,
-            num_mel_bins=self.fbank.num_mel_bins,
-            **dataclasses.asdict(self.model),
-        )
+        return _encoder_config(self.model, self.fbank, self.windows.num_frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRecipe:
+    """Self-supervised pretraining on unlabelled audio, task "pretrain"."""
+
+    task: ClassVar[str] = "pretrain"
+
+    name: str
+    optimizer: OptimizerConfig
+    data: ManifestConfig
+    pretext: PretextConfig = field(default_factory=PretextConfig)
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    fbank: FbankConfig = field(default_factory=FbankConfig)
+    clips: ClipConfig = field(default_factory=ClipConfig)
+    normalization: NormalizationConfig = field(default_factory=NormalizationConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what the pretext task would refuse once the data is read."""
+        if not self.name:
+            raise ValueError("name must not be empty")
+        MaskedSpectrogramPretext.check(self.encoder_config(), self.pretext)
+
+    def encoder_config(self) -> EncoderConfig:
+        """The encoder's shape: the model's free sizes on this front end and window."""
+        return _encoder_config(self.model, self.fbank, self.clips.num_frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRecipe:
+    """Classification or tagging of clips, task "finetune"."""
+
+    task: ClassVar[str] = "finetune"
+
+    name: str
+    optimizer: OptimizerConfig
+    data: ManifestConfig
+    loss: str = "ce"  # one class a clip; "bce": each class on its own
+    multilabel: bool = False  # clips carry several labels: validated by mAP, not by accuracy
+    pooling: str = "mean"  # of the patch tokens; "cls": of the class and distillation tokens
+    label_smoothing: float = 0.0
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    fbank: FbankConfig = field(default_factory=FbankConfig)
+    clips: ClipConfig = field(default_factory=ClipConfig)
+    normalization: NormalizationConfig = field(default_factory=NormalizationConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse words that name no loss and pooling."""
+        if not self.name:
+            raise ValueError("name must not be empty")
+        if self.loss not in ("ce", "bce"):
+            raise ValueError(f"loss must be ce or bce, got {self.loss!r}")
+        if self.multilabel and self.loss == "ce":
+            raise ValueError("clips with several labels want loss = 'bce'")
+        if self.pooling not in ("mean", "cls"):
+            raise ValueError(f"pooling must be mean or cls, got {self.pooling!r}")
+        _check_smoothing(self.label_smoothing)
+        self.encoder_config()
+
+    def encoder_config(self) -> EncoderConfig:
+        """The encoder's shape: the model's free sizes on this front end and window."""
+        return _encoder_config(self.model, self.fbank, self.clips.num_frames)
+
+
+Recipe = KeywordRecipe | PretrainRecipe | FinetuneRecipe
+TASKS: dict[str, type[KeywordRecipe] | type[PretrainRecipe] | type[FinetuneRecipe]] = {
+    kind.task: kind for kind in (KeywordRecipe, PretrainRecipe, FinetuneRecipe)
+}
+
+
+def _encoder_config(model: ModelConfig, fbank: FbankConfig, num_frames: int) -> EncoderConfig:
+    return EncoderConfig(
+        num_frames=num_frames, num_mel_bins=fbank.num_mel_bins, **dataclasses.asdict(model)
+    )
+
+
+def _check_smoothing(smoothing: float) -> None:
+    if not 0 <= smoothing < 0.5:
+        raise ValueError(f"label_smoothing must be in [0, 0.5), got {smoothing}")
 
 
 def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
-    """Read a recipe; `overrides` are "optimizer.steps=100" strings, values in TOML syntax."""
+    """Read a recipe; `overrides` are "optimizer.steps=100" strings, values in TOML syntax.
+
+    Its key `task` says which kind it is.
+    """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         for text in overrides:
@@ -157,7 +226,21 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         raise RecipeError(f"{path}: no such recipe") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path}: not a readable TOML file: {error}") from error
-    return parse(table, Recipe, str(path))
+    return parse_recipe(table, str(path))
+
+
+def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
+    """The recipe of a TOML table, of the kind that its key `task` names."""
+    kind = table.get("task")
+    if kind not in TASKS:
+        raise RecipeError(f"{where}: task must be one of {', '.join(TASKS)}, got {kind!r}")
+    rest = {key: value for key, value in table.items() if key != "task"}
+    return parse(rest, TASKS[kind], where)
+
+
+def recipe_table(recipe: Recipe) -> dict[str, Any]:
+    """Inverse of `parse_recipe`."""
+    return {"task": recipe.task, **dataclasses.asdict(recipe)}
 
 
 def override(table: dict[str, Any], text: str) -> None:
@@ -178,7 +261,7 @@ def override(table: dict[str, Any], text: str) -> None:
 
 def parse(table: dict[str, Any], kind: type[T], where: str) -> T:
     """Build dataclass `kind` from a TOML table, checking keys and types all the way down."""
-    hints = get_type_hints(kind)
+    hints = {n: h for n, h in get_type_hints(kind).items() if get_origin(h) is not ClassVar}
     unknown = table.keys() - hints.keys()
     if unknown:
         raise RecipeError(

@@ -7,18 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-for _module in ("torch", "scipy", "safetensors", "soundfile"):
+for _module in ("torch", "scipy", "safetensors", "soundfile", "lightning_fabric"):
     pytest.importorskip(_module, reason=f"{_module} is not installed (extra: train)")
 
 import soundfile  # noqa: E402
 
+from train.config import EngineConfig, ModelConfig, OptimizerConfig  # noqa: E402
+from train.engine import Machine  # noqa: E402
 from train.export import export_bundle  # noqa: E402
-from train.finetune import finetune  # noqa: E402
-from train.recipe import DataConfig, ModelConfig, OptimizerConfig, Recipe  # noqa: E402
+from train.keywords import train_keywords  # noqa: E402
+from train.recipe import DataConfig, KeywordRecipe  # noqa: E402
 from train.windows import WindowConfig  # noqa: E402
 
 RATE = 16000
 TONES_HZ = {"alexa": 120.0, "jarvis": 900.0}
+ONE_CORE = Machine(accelerator="cpu", workers=0, threads=1)
 NUM_CLIPS = 13  # of each word: the fewest that put one of each in every split
 
 
@@ -91,9 +94,9 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_recipe() -> Recipe:
+def tiny_recipe() -> KeywordRecipe:
     """A recipe that learns the two tones in seconds."""
-    return Recipe(
+    return KeywordRecipe(
         name="tones",
         labels=tuple(TONES_HZ),
         optimizer=OptimizerConfig(
@@ -105,7 +108,7 @@ def tiny_recipe() -> Recipe:
             renderings_keyword=2,
             renderings_other=1,
         ),
-        save_every_steps=4,
+        engine=EngineConfig(precision="32-true", save_every_steps=4),
         model=ModelConfig(dim=32, depth=1, num_heads=2, patch_frames=8, stride_frames=8),
         windows=WindowConfig(num_frames=96),
     )
@@ -113,11 +116,13 @@ def tiny_recipe() -> Recipe:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(
-    tiny_data: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+    tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The checkpoint of a run of the tiny recipe; not to be changed. It has learned little."""
     out = tmp_path_factory.mktemp("runs") / tiny_recipe.name
-    return finetune(tiny_recipe, data=tiny_data, synthetic=None, out=out, jobs=1, bfloat16=False)
+    return train_keywords(
+        tiny_recipe, data=tiny_data, synthetic=None, out=out, machine=ONE_CORE, jobs=1
+    )
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from train.__main__ import main
 from train.errors import one_line_errors
 
 RECIPE = """
+task = "keywords"
 name = "tones"
 labels = ["alexa", "jarvis"]
 [data]

@@ -1,6 +1,7 @@
 """The encoder against the authors' outputs, and its shapes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -9,8 +10,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra: train)")
 
+from train.formats.ssast import read_ssast  # noqa: E402
+from train.initial import start_from  # noqa: E402
 from train.model import (  # noqa: E402
     SIZES,
+    Block,
     Classifier,
     Encoder,
     EncoderConfig,
@@ -18,7 +22,6 @@ from train.model import (  # noqa: E402
     Pooling,
     resize_pos_embed,
 )
-from train.ssast_checkpoint import encoder_from_ssast, read_ssast  # noqa: E402
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 needs_golden = pytest.mark.skipif(
@@ -34,11 +37,16 @@ def test_logits_equal_the_authors(variant: str, case: int, pooling: Pooling) -> 
     arrays = np.load(GOLDEN / f"ssast_tiny_{variant}.npz")
     settings = json.loads((GOLDEN / f"ssast_tiny_{variant}.json").read_text())["finetune"][case]
     fbank = torch.from_numpy(arrays[f"ft{case}_x"])
-    encoder = encoder_from_ssast(
-        GOLDEN / f"ssast_tiny_{variant}.pth",
+    path = GOLDEN / f"ssast_tiny_{variant}.pth"
+    pretrained = read_ssast(path).config
+    config = replace(
+        pretrained,
         num_frames=settings["tdim"],
-        stride=(settings["fstride"], settings["tstride"]),
+        stride_bins=settings["fstride"],
+        stride_frames=settings["tstride"],
     )
+    encoder = Encoder(config)
+    start_from(path, encoder)
     assert encoder.config.num_patches + encoder.config.num_prefix_tokens == settings["tokens"]
     model = Classifier(encoder, settings["labels"], mean=0.0, std=0.5, pooling=pooling).eval()
     model.head.load_state_dict(
@@ -59,10 +67,9 @@ def test_reading_a_checkpoint_without_the_dataparallel_prefix(tmp_path: Path) ->
     path = GOLDEN / "ssast_tiny_frame.pth"
     state = torch.load(path, weights_only=True)
     torch.save({k.removeprefix("module."): v for k, v in state.items()}, tmp_path / "bare.pth")
-    config, weights = read_ssast(tmp_path / "bare.pth")
-    expected_config, expected = read_ssast(path)
-    assert config == expected_config
-    assert all(torch.equal(weights[k], expected[k]) for k in expected)
+    bare, whole = read_ssast(tmp_path / "bare.pth"), read_ssast(path)
+    assert bare.config == whole.config
+    assert all(torch.equal(bare.encoder[key], whole.encoder[key]) for key in whole.encoder)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
@@ -80,7 +87,7 @@ def test_a_state_dict_of_another_model_names_what_is_missing(tmp_path: Path) -> 
 
 def test_a_file_that_holds_no_dict_is_one_clear_error(tmp_path: Path) -> None:
     torch.save(torch.zeros(1), tmp_path / "x.pth")
-    with pytest.raises(ValueError, match="not a PyTorch state dict: it holds a Tensor"):
+    with pytest.raises(ValueError, match="not a PyTorch state dict: it holds other things"):
         read_ssast(tmp_path / "x.pth")
 
 
@@ -148,3 +155,58 @@ def test_sizes_are_those_of_the_paper(size: str, millions: float) -> None:
 def test_impossible_shapes_are_refused(change: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"must|does not fit"):
         EncoderConfig(**({"num_frames": 100} | change))
+
+
+def test_the_cpu_linear_layer_equals_pytorchs() -> None:
+    from train.cpu_linear import Linear
+
+    torch.manual_seed(0)
+    ours, theirs = Linear(24, 40), torch.nn.Linear(24, 40)
+    theirs.load_state_dict(ours.state_dict())
+    one = torch.randn(3, 7, 24, requires_grad=True)
+    other = one.detach().clone().requires_grad_()
+    weight = torch.randn(3, 7, 40)
+    for layer, x in ((ours, one), (theirs, other)):
+        (layer(x) * weight).sum().backward()
+    torch.testing.assert_close(ours(one), theirs(other), atol=1e-5, rtol=1e-5)
+    assert one.grad is not None
+    torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-5)
+    for mine, its in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, its.grad, atol=1e-4, rtol=1e-5)
+
+
+def test_bfloat16_attention_on_the_cpu_equals_float32() -> None:
+    from train.model import _attend
+
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 50, 64) for _ in range(3))
+    exact = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    rounded = _attend(query.bfloat16(), key.bfloat16(), value.bfloat16())
+    torch.testing.assert_close(rounded.float(), exact, atol=3e-2, rtol=3e-2)
+
+
+def test_recomputed_activations_change_no_gradient() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(num_frames=64, dim=16, depth=2, num_heads=2))
+    fbank = torch.randn(2, 64, 128)
+    gradients = []
+    for recompute in (False, True):
+        encoder.checkpoint_activations = recompute
+        encoder.zero_grad()
+        encoder(fbank).square().sum().backward()
+        gradients.append([p.grad.clone() for p in encoder.parameters() if p.grad is not None])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_stochastic_depth_skips_clips_in_training_alone_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    config = EncoderConfig(num_frames=64, dim=16, depth=2, num_heads=2, drop_path=0.5)
+    block = Encoder(config).blocks[1]
+    assert isinstance(block, Block)
+    branch = torch.ones(2000, 3, 16)
+    kept = block.train()._skip_some(branch)
+    assert set(kept.flatten().tolist()) == {0.0, 2.0}
+    assert kept.mean().item() == pytest.approx(1.0, abs=0.1)
+    assert torch.equal(block.eval()._skip_some(branch), branch)
+    assert Encoder(config).blocks[0].drop_path == 0.0

@@ -40,7 +40,8 @@ def test_every_pack_has_its_licence_and_no_non_commercial_clip() -> None:
     clips = read_packs(DATA, PACKS)
     assert {clip.pack for clip in clips} <= DATA_LICENCES.keys()
     assert not any("esc50_nc" in clip.path.parts for clip in clips)
-    assert "NC" not in " ".join(source["licence"] for source in DATA_LICENCES.values())
+    assert "NC" not in " ".join(DATA_LICENCES[clip.pack]["licence"] for clip in clips)
+    assert "NON-COMMERCIAL" in DATA_LICENCES["esc50_nc"]["name"]
 
 
 @needs_data

@@ -6,10 +6,11 @@ import pytest
 
 pytest.importorskip("torch", reason="torch is not installed (extra: train)")
 
-from train.recipe import RecipeError, load_recipe  # noqa: E402
+from train.recipe import KeywordRecipe, RecipeError, load_recipe  # noqa: E402
 
 RECIPES = sorted((Path(__file__).parents[2] / "train" / "recipes").glob("*.toml"))
 MINIMAL = """
+task = "keywords"
 name = "x"
 labels = ["alexa"]
 [data]
@@ -28,11 +29,12 @@ def minimal(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_every_recipe_of_the_project_loads(path: Path) -> None:
-    assert load_recipe(path).labels
+    assert load_recipe(path).name
 
 
 def test_a_key_is_overridden(minimal: Path) -> None:
     recipe = load_recipe(minimal, ("optimizer.steps=77", "model.dim=64", 'labels=["a", "b"]'))
+    assert isinstance(recipe, KeywordRecipe)
     assert (recipe.optimizer.steps, recipe.model.dim, recipe.labels) == (77, 64, ("a", "b"))
 
 
@@ -47,7 +49,7 @@ def test_a_key_is_overridden(minimal: Path) -> None:
         ("windows.speach = 1.0", "windows: unknown key 'speach'"),
         ("waveform_augment.speed = [1.0]", "speed: wanted 2 values, got 1"),
         ("seed = ", "not a readable TOML file"),
-        ("save_every_steps = 0", "save_every_steps must be at least 1, got 0"),
+        ("engine.save_every_steps = 0", "save_every_steps must be at least 1, got 0"),
         ("hop_ms = 85", "hop_ms must be a multiple of 10 ms, got 85"),
         ('auxiliary_labels = ["alexa"]', "label 'alexa' is given twice"),
         ("windows.num_frames = 9", "num_frames must be at least 17, got 9"),
@@ -67,11 +69,13 @@ def test_a_mistake_is_one_clear_line(minimal: Path, line: str, message: str) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("optimizer.steps=0", "optimizer: steps must be at least 1, got 0"),
+        ("optimizer.steps=0", "optimizer: give steps or epochs, one of them above 0, got 0 and 0"),
         ("optimizer.learning_rate=nan", "learning_rate must be above 0, got nan"),
         ("optimizer.average=1.0", "average must be in"),
-        ("optimizer.label_smoothing=0.5", "label_smoothing must be in"),
-        ("optimizer.warmup_steps=-1", "warmup_steps and weight_decay must be 0 or more"),
+        ("label_smoothing=0.5", "label_smoothing must be in"),
+        ('engine.precision="fp8"', "precision must be one of"),
+        ("optimizer.accumulate=3", "batch_size must be a multiple of accumulate"),
+        ("optimizer.warmup_steps=-1", "warmup_steps must be 0 or more"),
         ("data.packs=[]", "packs must name at least one"),
         ("data.renderings_other=0", "renderings_other must be at least 1, got 0"),
         ("labels=[]", "name and labels must not be empty"),
@@ -83,8 +87,8 @@ def test_a_value_that_no_run_can_have(minimal: Path, text: str, message: str) ->
 
 
 def test_a_missing_key_is_named(minimal: Path) -> None:
-    minimal.write_text(MINIMAL.replace("steps = 10", ""))
-    with pytest.raises(RecipeError, match="steps"):
+    minimal.write_text(MINIMAL.replace('packs = ["wake_words"]', ""))
+    with pytest.raises(RecipeError, match="packs"):
         load_recipe(minimal)
 
 
@@ -98,5 +102,44 @@ def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
     [("seed", "KEY=VALUE"), ("name=unquoted", "quotes"), ("name.x=1", "a value, not a table")],
 )
 def test_an_override_that_cannot_be_read(minimal: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(minimal, (text,))
+
+
+def test_a_task_that_there_is_not(minimal: Path) -> None:
+    minimal.write_text(MINIMAL.replace("keywords", "cook"))
+    with pytest.raises(RecipeError, match="task must be one of keywords, pretrain, finetune"):
+        load_recipe(minimal)
+
+
+PRETRAIN = """
+task = "pretrain"
+name = "x"
+[data]
+manifest = "x.csv"
+[model]
+patch_bins = 16
+patch_frames = 16
+stride_bins = 16
+stride_frames = 16
+[optimizer]
+steps = 10
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pretext.num_masked=600", "num_masked is 600, the spectrogram has 512"),
+        ("pretext.mode='theirs'", "mode must be paper or official"),
+        ("pretext.objective='both'", "objective must be joint"),
+        ("model.stride_frames=8", "patches that do not overlap"),
+        ("clips.crop='end'", "crop must be start or random"),
+        ("data.label_fraction=0.0", "label_fraction must be in"),
+        ("pretext.mask=3", "unknown key 'mask'"),
+    ],
+)
+def test_a_pretraining_that_cannot_be(minimal: Path, text: str, message: str) -> None:
+    minimal.write_text(PRETRAIN)
     with pytest.raises(RecipeError, match=message):
         load_recipe(minimal, (text,))

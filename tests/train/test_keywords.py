@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from ssast_edge import Spotter, load_bundle
 from ssast_edge.trigger import TriggerConfig
-from tests.train.conftest import TONES_HZ, tone
+from tests.train.conftest import ONE_CORE, TONES_HZ, tone
 from train.checkpoint import (
     CheckpointError,
     build_model,
@@ -21,18 +21,18 @@ from train.checkpoint import (
     save_checkpoint,
 )
 from train.export import export_bundle
-from train.finetune import finetune, learning_rate, prepare_pool
-from train.recipe import OptimizerConfig, Recipe, RecipeError
+from train.keywords import prepare_pool, train_keywords
+from train.recipe import KeywordRecipe, RecipeError
 from train.windows import WindowSampler
 
 
-def run(recipe: Recipe, data: Path, out: Path) -> Path:
-    return finetune(recipe, data=data, synthetic=None, out=out, jobs=1, bfloat16=False)
+def run(recipe: KeywordRecipe, data: Path, out: Path) -> Path:
+    return train_keywords(recipe, data=data, synthetic=None, out=out, machine=ONE_CORE, jobs=1)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = load_checkpoint(run(tiny_recipe, tiny_data, tmp_path / "whole"))
 
@@ -48,7 +48,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
             raise KilledError
 
     with monkeypatch.context() as patched:
-        patched.setattr("train.finetune.save_checkpoint", save_then_die)
+        patched.setattr("train.engine.save_checkpoint", save_then_die)
         with pytest.raises(KilledError):
             run(tiny_recipe, tiny_data, tmp_path / "parts")
     assert load_checkpoint(tmp_path / "parts" / "last").step == 8
@@ -61,7 +61,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 
 
 def test_another_recipe_does_not_go_on_with_a_checkpoint(
-    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+    tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path: Path
 ) -> None:
     run(tiny_recipe, tiny_data, tmp_path / "run")
     with pytest.raises(RecipeError, match="another recipe"):
@@ -69,7 +69,7 @@ def test_another_recipe_does_not_go_on_with_a_checkpoint(
 
 
 def test_a_recipe_that_wants_synthetic_speech_says_how_to_make_it(
-    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+    tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path: Path
 ) -> None:
     data = replace(tiny_recipe.data, synthetic=True)
     with pytest.raises(RecipeError, match=r"train\.synthesize"):
@@ -79,10 +79,10 @@ def test_a_recipe_that_wants_synthetic_speech_says_how_to_make_it(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's exporter warns of its own parts
 def test_a_trained_model_spots_its_words_on_the_device(
-    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+    tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path: Path
 ) -> None:
     optimizer = replace(tiny_recipe.optimizer, steps=250, batch_size=32)
-    recipe = replace(tiny_recipe, optimizer=optimizer, save_every_steps=250)
+    recipe = replace(tiny_recipe, optimizer=optimizer)
     folder = run(recipe, tiny_data, tmp_path / "run")
     triggers = {label: TriggerConfig(threshold=0.6, min_hits=2) for label in recipe.labels}
     export_bundle(folder, tmp_path / "bundle", triggers=triggers)
@@ -101,7 +101,7 @@ def test_a_trained_model_spots_its_words_on_the_device(
 
 
 def test_batches_depend_on_the_step_alone(
-    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+    tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path: Path
 ) -> None:
     pool = prepare_pool(tiny_recipe, tiny_data, None, tmp_path / "pool", jobs=1)
     samplers = [
@@ -121,7 +121,7 @@ def test_batches_depend_on_the_step_alone(
 
 
 def test_a_label_without_a_recording_is_named(
-    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+    tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path: Path
 ) -> None:
     recipe = replace(tiny_recipe, labels=("alexa", "snowboy"))
     with pytest.raises(ValueError, match="no training recording of snowboy"):
@@ -129,7 +129,7 @@ def test_a_label_without_a_recording_is_named(
 
 
 def test_a_clip_that_does_not_decode_is_left_out(
-    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+    tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
@@ -143,7 +143,7 @@ def test_a_clip_that_does_not_decode_is_left_out(
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "checkpoint.json"])
 def test_a_damaged_checkpoint_is_one_clear_error(
-    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path, missing: str
+    tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path: Path, missing: str
 ) -> None:
     folder = run(tiny_recipe, tiny_data, tmp_path / "run")
     (folder / missing).write_bytes(b"\0" * 5)
@@ -155,7 +155,7 @@ def test_a_damaged_checkpoint_is_one_clear_error(
 
 
 def test_a_failed_save_keeps_the_last_checkpoint(
-    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = run(tiny_recipe, tiny_data, tmp_path / "run")
     before = load_checkpoint(folder)
@@ -189,7 +189,7 @@ def test_a_full_disk_while_tensors_are_written_is_one_clear_error(
 
 
 def test_a_kill_between_the_two_renames_loses_nothing(
-    tiny_checkpoint: Path, tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+    tiny_checkpoint: Path, tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run" / "last"
     shutil.copytree(tiny_checkpoint, folder)
@@ -203,25 +203,24 @@ def test_a_kill_between_the_two_renames_loses_nothing(
 
 
 def test_the_log_of_a_resumed_run_has_each_step_once(
-    tiny_data: Path, tiny_recipe: Recipe, tmp_path: Path
+    tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path: Path
 ) -> None:
     folder = run(tiny_recipe, tiny_data, tmp_path / "run")
     log = folder.parent / "log.csv"
-    whole = log.read_text()
-    assert whole.splitlines()[0] == "step,loss,learning_rate,seconds"
+    assert log.read_text().startswith("step,epoch,loss,learning_rate,seconds_per_step\n4,")
     with log.open("a") as file:
-        file.write("100,0.5,1e-3,7\n200,0.4")  # steps that a kill lost, the last cut short
-    run(tiny_recipe, tiny_data, tmp_path / "run")
-    assert log.read_text() == whole
+        file.write("100,0.1,0.5,1e-3,7\n200,0.4")  # steps that a kill lost, the last cut short
     save_checkpoint(folder, replace(load_checkpoint(folder), step=0))
     run(tiny_recipe, tiny_data, tmp_path / "run")
-    assert [line.split(",")[0] for line in log.read_text().splitlines()] == ["step", "12"]
+    assert [line.split(",")[0] for line in log.read_text().splitlines()] == [
+        "step", "4", "8", "12",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b'{"format": 1}', "checkpoint.json has no recipe"), (b"\xff\xfe", "damaged"),
-     (b'{"format": 2}', "checkpoint format 2, this version reads 1")],
+    [(b'{"format": 2}', "checkpoint.json has no recipe"), (b"\xff\xfe", "damaged"),
+     (b'{"format": 1}', "checkpoint format 1, this version reads 2")],
 )  # fmt: skip
 def test_a_foreign_checkpoint_json_is_one_clear_error(
     tiny_checkpoint: Path, tmp_path: Path, content: bytes, message: str
@@ -233,12 +232,14 @@ def test_a_foreign_checkpoint_json_is_one_clear_error(
 
 
 def test_weights_of_another_shape_name_what_differs(
-    tiny_checkpoint: Path, tiny_recipe: Recipe
+    tiny_checkpoint: Path, tiny_recipe: KeywordRecipe
 ) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint)
     wider = replace(tiny_recipe, model=replace(tiny_recipe.model, dim=64))
     with pytest.raises(CheckpointError, match=r"patch_embed.* is \(32, .*, wanted \(64, "):
-        load_weights(build_model(wider, 0.0, 1.0), checkpoint.model, tiny_checkpoint)
+        load_weights(
+            build_model(wider, tuple(TONES_HZ), 0.0, 1.0), checkpoint.model, tiny_checkpoint
+        )
 
 
 def test_the_average_follows_the_weights_and_then_lags(tiny_checkpoint: Path) -> None:
@@ -247,12 +248,3 @@ def test_the_average_follows_the_weights_and_then_lags(tiny_checkpoint: Path) ->
     assert any(not torch.equal(checkpoint.model[k], checkpoint.average[k]) for k in weights)
     for key in ("mean", "std"):
         torch.testing.assert_close(checkpoint.average[key], checkpoint.model[key])
-
-
-def test_the_rate_warms_up_and_decays_to_zero() -> None:
-    config = OptimizerConfig(steps=100, warmup_steps=10, learning_rate=1.0)
-    rates = [learning_rate(step, config) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == rates[9] == 1.0
-    assert rates[-1] == pytest.approx(0.0)
-    assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))

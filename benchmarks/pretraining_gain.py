@@ -1,0 +1,262 @@
+"""What pretraining is worth: the same fine-tuning from a pretrained encoder and from scratch.
+
+    python -m train prepare packs --root ../shared/data
+    python -m train pretrain train/recipes/pretrain_small_frame.toml
+    python -m train pretrain train/recipes/pretrain_small_patch.toml
+    python -m benchmarks.pretraining_gain run speech_commands_10_percent speech_commands esc50
+    python -m benchmarks.pretraining_gain report --json docs/figures/pretraining_gain.json
+
+Every run lies in its own folder and is not repeated when it is there. Test clips (a held-out fold
+of ESC-50) are scored once, at the end of a run; nothing is chosen by them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.output import write_json
+from train.errors import one_line_errors
+
+RECIPES = Path(__file__).parents[1] / "train" / "recipes"
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A fine-tuning recipe, and what it starts from in each arm ("" = scratch)."""
+
+    recipe: str
+    overrides: tuple[str, ...]
+    arms: dict[str, str]  # name -> run of the pretrained encoder, below the runs' folder
+    folds: tuple[int, ...] = (0,)
+
+
+_ABLATED = (
+    "model.dim=128", "model.depth=6", "model.num_heads=4",
+    "data.label_fraction=0.1", "optimizer.epochs=30",
+)  # fmt: skip
+_ABLATION = {
+    "scratch": "",
+    "joint": "ablation-joint/best",
+    "discriminative": "ablation-discriminative/best",
+    "generative": "ablation-generative/best",
+    "mask 50 %": "ablation-mask64/best",
+    "mask 90 %": "ablation-mask115/best",
+}
+
+EXPERIMENTS = {
+    "speech_commands_10_percent": Experiment(
+        "speech_commands_small.toml",
+        ("data.label_fraction=0.1", "optimizer.epochs=30"),
+        {"scratch": "", "pretrained": "tiny-frame/best"},
+    ),
+    "speech_commands": Experiment(
+        "speech_commands_small.toml", (), {"scratch": "", "pretrained": "tiny-frame/best"}
+    ),
+    "esc50": Experiment(
+        "esc50_small.toml",
+        (),
+        {"scratch": "", "pretrained": "tiny-patch/best"},
+        folds=(1, 2, 3, 4),
+    ),
+    "ablation": Experiment("speech_commands_small.toml", _ABLATED, _ABLATION),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tuning."""
+
+    experiment: str
+    arm: str
+    seed: int
+    fold: int
+
+    @property
+    def folder(self) -> str:
+        """Below the folder of all runs."""
+        arm = self.arm.replace(" ", "").replace("%", "")
+        return f"{self.experiment}/{arm}-fold{self.fold}-seed{self.seed}"
+
+
+def run_one(run: Run, runs: Path, out: Path, manifests: Path, cache: Path) -> Path:
+    """Fine-tune and score the test clips; returns the result's file."""
+    import torch
+    from lightning_fabric import Fabric
+
+    from train.checkpoint import load_classifier
+    from train.corpus import open_corpus
+    from train.engine import Machine
+    from train.finetune import finetune
+    from train.recipe import FinetuneRecipe, load_recipe
+    from train.scoring import score_clips, targets_of
+
+    experiment = EXPERIMENTS[run.experiment]
+    overrides = (*experiment.overrides, f"seed={run.seed}", f"data.test_fold={run.fold}")
+    recipe = load_recipe(RECIPES / experiment.recipe, overrides)
+    assert isinstance(recipe, FinetuneRecipe)
+    folder = out / run.folder
+    target = folder / "test.json"
+    if target.is_file():
+        return target
+    start = experiment.arms[run.arm]
+    machine = Machine(accelerator="cpu", workers=0, threads=1)
+    last = finetune(
+        recipe, manifests=manifests, cache=cache, out=folder, machine=machine,
+        init=runs / start if start else None,
+    )  # fmt: skip
+    fabric = Fabric(accelerator="cpu", devices=1)
+    model, checkpoint = load_classifier(last)
+    corpus = open_corpus(recipe, manifests, cache, fabric, machine)
+    held_out = [
+        index
+        for index, example in enumerate(corpus.examples)
+        if (example.fold == run.fold if run.fold else example.split == "test")
+    ]
+    part = corpus.part(held_out)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = score_clips(model, part, recipe.clips, recipe.fbank, fabric=fabric, softmax=True)
+    right = scores.argmax(1) == targets_of(part, checkpoint.classes).argmax(1)
+    result = {
+        **dataclasses.asdict(run),
+        "clips": len(right),
+        "accuracy": float(right.mean()),
+        "right": right.astype(int).tolist(),
+        "speakers": [example.speaker for example in part.examples],
+    }
+    partial = target.with_suffix(".tmp")
+    partial.write_text(json.dumps(result))
+    partial.rename(target)
+    return target
+
+
+@click.group()
+def main() -> None:
+    """Fine-tune from scratch and from pretraining, and compare."""
+
+
+@main.command("run")
+@click.argument("names", nargs=-1, required=True, type=click.Choice(list(EXPERIMENTS)))
+@click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True)
+@click.option("--out", type=FOLDER, default=Path("runs/gain"), show_default=True)
+@click.option("--manifests", type=FOLDER, default=Path("runs/manifests"), show_default=True)
+@click.option("--cache", type=FOLDER, default=Path("runs/pcm"), show_default=True)
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--jobs", default=2, show_default=True, help="Runs side by side, a core each.")
+def run_all(
+    names: Sequence[str], runs: Path, out: Path, manifests: Path, cache: Path, seeds: int, jobs: int
+) -> None:
+    """Make the runs of NAMES that are not there yet."""
+    todo = [
+        Run(name, arm, seed, fold)
+        for name in names
+        for seed in range(seeds)
+        for fold in EXPERIMENTS[name].folds
+        for arm in EXPERIMENTS[name].arms
+    ]
+    with (
+        one_line_errors(),
+        ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
+    ):
+        pending = [pool.submit(run_one, run, runs, out, manifests, cache) for run in todo]
+        for number, done in enumerate(as_completed(pending), 1):
+            result = json.loads(done.result().read_text())
+            click.echo(
+                f"{number}/{len(todo)} {result['experiment']} {result['arm']} "
+                f"fold {result['fold']} seed {result['seed']}: {result['accuracy']:.3f}"
+            )
+
+
+@main.command()
+@click.option("--out", type=FOLDER, default=Path("runs/gain"), show_default=True)
+@click.option("--json", "path", type=click.Path(path_type=Path), help="Write the figures here.")
+def report(out: Path, path: Path | None) -> None:
+    """Errors of each arm, and the share of the first arm's errors that the others save."""
+    with one_line_errors():
+        results = [json.loads(file.read_text()) for file in sorted(out.glob("*/*/test.json"))]
+        if not results:
+            raise FileNotFoundError(f"no results below {out}: run some first")
+        table = {name: summarise(name, results) for name in EXPERIMENTS}
+        for name, arms in table.items():
+            click.echo(f"\n{name}")
+            for arm in arms:
+                click.echo(
+                    f"  {arm['arm']:16} error {100 * arm['error']:5.1f} % "
+                    f"(seeds {', '.join(f'{100 * e:.1f}' for e in arm['errors'])}; "
+                    f"{arm['clips']} clips)  cut {100 * arm['cut']:5.1f} % "
+                    f"(95 %: {100 * arm['cut_low']:.1f} to {100 * arm['cut_high']:.1f})"
+                )
+        if path:
+            write_json(table, path)
+
+
+def summarise(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Error of every arm over all test clips, by seed, and its cut against the first arm."""
+    experiment = EXPERIMENTS[name]
+    tables: dict[str, NDArray[np.float64]] = {}
+    groups: list[str] = []
+    for arm in experiment.arms:
+        mine = [r for r in results if r["experiment"] == name and r["arm"] == arm]
+        by_seed: dict[int, list[dict[str, Any]]] = {}
+        for result in sorted(mine, key=lambda r: (r["seed"], r["fold"])):
+            by_seed.setdefault(result["seed"], []).append(result)
+        whole = [rs for rs in by_seed.values() if len(rs) == len(experiment.folds)]
+        if not whole:
+            continue
+        tables[arm] = 1.0 - np.array([np.concatenate([r["right"] for r in rs]) for rs in whole])
+        groups = [s or str(i) for i, s in enumerate(s for r in whole[0] for s in r["speakers"])]
+    if not tables:
+        return []
+    base = next(iter(tables.values()))
+    arms = []
+    for arm, wrong in tables.items():
+        low, high = _cut_interval(base, wrong, groups)
+        arms.append(
+            {
+                "arm": arm,
+                "error": float(wrong.mean()),
+                "errors": wrong.mean(axis=1).tolist(),
+                "clips": wrong.shape[1],
+                "cut": float(1 - wrong.mean() / base.mean()),
+                "cut_low": low,
+                "cut_high": high,
+            }
+        )
+    return arms
+
+
+def _cut_interval(
+    base: NDArray[np.float64], wrong: NDArray[np.float64], groups: Sequence[str]
+) -> tuple[float, float]:
+    """95 % interval of 1 - error / base error: seeds and speakers (or clips) drawn anew."""
+    rng = np.random.default_rng(0)
+    names, number = np.unique(groups, return_inverse=True)
+    count = np.bincount(number).astype(float)
+    sums = [
+        np.array([np.bincount(number, weights=row) for row in table]) for table in (base, wrong)
+    ]
+    cuts = []
+    for _ in range(2000):
+        weight = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
+        errors = []
+        for table in sums:
+            seeds = rng.integers(len(table), size=len(table))
+            errors.append((table[seeds] @ weight).mean() / (count @ weight))
+        cuts.append(1 - errors[1] / errors[0])
+    low, high = np.quantile(cuts, [0.025, 0.975])
+    return float(low), float(high)
+
+
+if __name__ == "__main__":
+    main()

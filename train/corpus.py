@@ -1,0 +1,159 @@
+"""A recipe's recordings, ready to be read: manifest, split, cache, statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+
+from train.data.manifest import Example, Manifest, ManifestError, missing_files, read_manifest
+from train.data.source import ClipSource, FileSource, PcmCache, make_pcm_cache
+from train.data.statistics import fbank_statistics
+from train.engine import Machine
+from train.recipe import FinetuneRecipe, PretrainRecipe, RecipeError
+
+__all__ = ["Corpus", "Part", "open_corpus"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of a source's examples, numbered from 0."""
+
+    source: ClipSource
+    examples: Sequence[Example]
+    indices: NDArray[np.intp]
+
+    @property
+    def blocks(self) -> Sequence[NDArray[np.intp]]:
+        """The source's blocks, as numbers of this part's examples."""
+        place = {int(index): number for number, index in enumerate(self.indices)}
+        blocks = ([place[int(i)] for i in block if int(i) in place] for block in self.source.blocks)
+        return [np.array(block, dtype=np.intp) for block in blocks if block]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def durations(self) -> NDArray[np.float64]:
+        """(examples,) seconds of each."""
+        return self.source.durations()[self.indices]
+
+    def samples(self, index: int) -> NDArray[np.float32]:
+        """(N,) samples of the part's example `index`."""
+        return self.source.samples(int(self.indices[index]))
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All examples of a manifest that can be read, and which of them train and validate."""
+
+    source: ClipSource
+    examples: Sequence[Example]
+    classes: tuple[str, ...]
+    train: Sequence[int]
+    val: Sequence[int]
+    statistics: tuple[float, float]  # mean and standard deviation of the raw log-mel
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the corpora that train."""
+        return tuple(sorted({self.examples[i].source for i in self.train} - {""}))
+
+    def part(self, indices: Sequence[int]) -> Part:
+        """The examples at `indices`, as a source of their own."""
+        return Part(
+            self.source, [self.examples[i] for i in indices], np.asarray(indices, dtype=np.intp)
+        )
+
+
+def open_corpus(
+    recipe: PretrainRecipe | FinetuneRecipe,
+    manifests: Path,
+    cache: Path | None,
+    fabric: Fabric,
+    machine: Machine,
+) -> Corpus:
+    """Read the recipe's manifest; decode it once into `cache` where one is given.
+
+    Statistics come from the training examples, unless the recipe gives them.
+    """
+    manifest = read_manifest(manifests / recipe.data.manifest)
+    if absent := missing_files(manifest):
+        raise ManifestError(
+            f"{recipe.data.manifest}: {len(absent)} of {len(manifest.examples)} recordings are "
+            f"not there, the first: {absent[0]}"
+        )
+    with fabric.rank_zero_first():  # one process fills the cache, the others find it full
+        source, examples = _open(manifest, cache, max(1, machine.workers))
+        train, val = split(examples, recipe)
+        if not train:
+            raise RecipeError(f"{recipe.data.manifest}: no example to train on")
+        statistics = (recipe.normalization.mean, recipe.normalization.std)
+        if not statistics[1]:
+            part = Part(source, [examples[i] for i in train], np.asarray(train, dtype=np.intp))
+            statistics = _statistics(part, recipe)
+    classes = manifest.classes if isinstance(recipe, FinetuneRecipe) else ()
+    return Corpus(source, examples, classes, train, val, statistics)
+
+
+def _open(
+    manifest: Manifest, cache: Path | None, jobs: int
+) -> tuple[ClipSource, Sequence[Example]]:
+    if cache is None:
+        return FileSource(manifest), manifest.examples
+    kept = make_pcm_cache(cache, manifest, jobs=jobs)
+    return kept, kept.examples
+
+
+def _statistics(part: Part, recipe: PretrainRecipe | FinetuneRecipe) -> tuple[float, float]:
+    """Computed once for the same recordings and front end, where there is a cache."""
+    if not isinstance(part.source, PcmCache):
+        return fbank_statistics(part, recipe.fbank)
+    text = f"{part.indices.tolist()} {dataclasses.asdict(recipe.fbank)}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = part.source.folder / f"statistics-{key}.json"
+    if not path.is_file():
+        mean, std = fbank_statistics(part, recipe.fbank)
+        partial = path.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(json.dumps({"mean": mean, "std": std}))
+        partial.rename(path)
+    kept = json.loads(path.read_text())
+    return kept["mean"], kept["std"]
+
+
+def split(
+    examples: Sequence[Example], recipe: PretrainRecipe | FinetuneRecipe
+) -> tuple[list[int], list[int]]:
+    """Indices that train and that validate, by the recipe's fold or the manifest's splits."""
+    data = recipe.data
+    if data.test_fold:
+        train = [i for i, e in enumerate(examples) if e.fold != data.test_fold]
+        val: list[int] = []
+    else:
+        train = [i for i, e in enumerate(examples) if e.split == "train"]
+        val = [i for i, e in enumerate(examples) if e.split == "val"]
+    if data.label_fraction < 1:
+        train = _fraction(examples, train, data.label_fraction, recipe.seed)
+    return train, val
+
+
+def _fraction(
+    examples: Sequence[Example], indices: Sequence[int], fraction: float, seed: int
+) -> list[int]:
+    """That share of each class, at least one example of it."""
+    rng = np.random.default_rng([seed, 7])
+    by_label: dict[tuple[str, ...], list[int]] = {}
+    for index in indices:
+        by_label.setdefault(examples[index].labels, []).append(index)
+    kept: list[int] = []
+    for _, group in sorted(by_label.items()):
+        count = max(1, round(fraction * len(group)))
+        kept += rng.permutation(group)[:count].tolist()
+    return sorted(kept)

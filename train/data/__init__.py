@@ -1,0 +1,1 @@
+"""Recordings for training: manifests, decoding, shards, splits of known corpora, batches."""

@@ -1,0 +1,61 @@
+"""Where a fine-tuning run starts from: any pretrained encoder, fitted to the run's grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from train.checkpoint import has_checkpoint, load_checkpoint, load_weights
+from train.formats import Imported, import_checkpoint
+from train.model import Encoder, resize_pos_embed
+from train.recipe import FinetuneRecipe
+
+__all__ = ["read_any", "start_from"]
+
+
+def read_any(path: Path, *, stride: tuple[int, int] | None = None) -> Imported:
+    """The averaged weights of a run's checkpoint, or whatever `import_checkpoint` reads."""
+    foreign = any((path / name).is_file() for name in ("encoder.json", "config.json"))
+    if foreign or path.is_file() or not has_checkpoint(path):
+        return import_checkpoint(path, stride=stride)
+    checkpoint = load_checkpoint(path)
+    groups: dict[str, dict[str, Tensor]] = {"encoder": {}, "head": {}, "pretext": {}}
+    for key, value in checkpoint.average.items():
+        group, _, name = key.partition(".")
+        if group in ("encoder", "head"):
+            groups[group][name] = value
+        elif group not in ("mean", "std"):
+            groups["pretext"][key] = value
+    recipe = checkpoint.recipe
+    is_cls = isinstance(recipe, FinetuneRecipe) and recipe.pooling == "cls"
+    return Imported(
+        config=recipe.encoder_config(),
+        encoder=groups["encoder"],
+        mean=checkpoint.mean,
+        std=checkpoint.std,
+        sources=tuple(checkpoint.progress["sources"]),
+        pretext=groups["pretext"] or None,
+        head=groups["head"] or None,
+        labels=checkpoint.classes,
+        pooling="cls" if is_cls else "mean",
+        provenance={"run": recipe.name, "task": recipe.task, "step": checkpoint.step},
+    )
+
+
+def start_from(path: Path, encoder: Encoder) -> tuple[str, ...]:
+    """Put the weights of any checkpoint that `read_any` reads in `encoder`.
+
+    Positions are cut or stretched to the encoder's grid; patch shape and sizes must agree.
+    Returns the names of the corpora that the weights come from, as far as they are known.
+    """
+    found = read_any(path)
+    weights = dict(found.encoder)
+    pos, wanted = weights["pos_embed"], encoder.config
+    if pos.shape[2] == wanted.dim:
+        prefixes = found.config.num_prefix_tokens
+        patches = resize_pos_embed(pos[:, prefixes:], found.config.grid, wanted.grid)
+        weights["pos_embed"] = torch.cat([pos[:, :prefixes], patches], dim=1)
+    load_weights(encoder, weights, path)
+    return found.sources
