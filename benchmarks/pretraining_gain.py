@@ -1,9 +1,11 @@
 """What pretraining is worth: the same fine-tuning from a pretrained encoder and from scratch.
 
     python -m train prepare packs --root ../shared/data
-    python -m train pretrain train/recipes/pretrain_small_frame.toml
-    python -m train pretrain train/recipes/pretrain_small_patch.toml
-    python -m benchmarks.pretraining_gain run speech_commands_10_percent speech_commands esc50
+    python -m train pretrain train/recipes/pretrain_packs_frame.toml
+    python -m train pretrain train/recipes/pretrain_packs_patch.toml
+    python -m benchmarks.pretraining_gain ablate
+    python -m benchmarks.pretraining_gain run speech_commands_10_percent speech_commands esc50 \\
+        ablation
     python -m benchmarks.pretraining_gain report --json docs/figures/pretraining_gain.json
 
 Every run lies in its own folder and is not repeated when it is there. Test clips (a held-out fold
@@ -42,10 +44,23 @@ class Experiment:
     folds: tuple[int, ...] = (0,)
 
 
+_NO_VALIDATION = "engine.validate_every_steps=1000000"  # but at the end
 _ABLATED = (
+    _NO_VALIDATION,
     "model.dim=128", "model.depth=6", "model.num_heads=4",
     "data.label_fraction=0.1", "optimizer.epochs=30",
 )  # fmt: skip
+_ABLATED_PRETRAINING = (
+    "model.dim=128", "model.depth=6", "model.num_heads=4", "optimizer.steps=1000",
+)  # fmt: skip
+# Run -> what it changes of train/recipes/pretrain_packs_frame.toml (joint, 100 of 128 masked).
+PRETRAININGS = {
+    "ablation-joint": (),
+    "ablation-discriminative": ("pretext.objective='discriminative'",),
+    "ablation-generative": ("pretext.objective='generative'",),
+    "ablation-mask64": ("pretext.num_masked=64",),
+    "ablation-mask115": ("pretext.num_masked=115",),
+}
 _ABLATION = {
     "scratch": "",
     "joint": "ablation-joint/best",
@@ -57,20 +72,22 @@ _ABLATION = {
 
 EXPERIMENTS = {
     "speech_commands_10_percent": Experiment(
-        "speech_commands_small.toml",
-        ("data.label_fraction=0.1", "optimizer.epochs=30"),
+        "speech_commands_packs.toml",
+        ("data.label_fraction=0.1", "optimizer.epochs=30", _NO_VALIDATION),
         {"scratch": "", "pretrained": "tiny-frame/best"},
     ),
     "speech_commands": Experiment(
-        "speech_commands_small.toml", (), {"scratch": "", "pretrained": "tiny-frame/best"}
+        "speech_commands_packs.toml",
+        (_NO_VALIDATION,),
+        {"scratch": "", "pretrained": "tiny-frame/best"},
     ),
     "esc50": Experiment(
-        "esc50_small.toml",
+        "esc50_packs.toml",
         (),
         {"scratch": "", "pretrained": "tiny-patch/best"},
         folds=(1, 2, 3, 4),
     ),
-    "ablation": Experiment("speech_commands_small.toml", _ABLATED, _ABLATION),
+    "ablation": Experiment("speech_commands_packs.toml", _ABLATED, _ABLATION),
 }
 
 
@@ -144,6 +161,35 @@ def run_one(run: Run, runs: Path, out: Path, manifests: Path, cache: Path) -> Pa
 @click.group()
 def main() -> None:
     """Fine-tune from scratch and from pretraining, and compare."""
+
+
+@main.command()
+@click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True)
+@click.option("--manifests", type=FOLDER, default=Path("runs/manifests"), show_default=True)
+@click.option("--cache", type=FOLDER, default=Path("runs/pcm"), show_default=True)
+@click.option("--jobs", default=2, show_default=True, help="Runs side by side, a core each.")
+def ablate(runs: Path, manifests: Path, cache: Path, jobs: int) -> None:
+    """Pretrain the small encoders that the ablation fine-tunes."""
+    with (
+        one_line_errors(),
+        ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
+    ):
+        pending = [pool.submit(pretrain_one, n, runs, manifests, cache) for n in PRETRAININGS]
+        for done in as_completed(pending):
+            click.echo(done.result())
+
+
+def pretrain_one(name: str, runs: Path, manifests: Path, cache: Path) -> Path:
+    """One pretraining of the ablation."""
+    from train.engine import Machine
+    from train.pretrain import pretrain
+    from train.recipe import PretrainRecipe, load_recipe
+
+    overrides = (*_ABLATED_PRETRAINING, *PRETRAININGS[name])
+    recipe = load_recipe(RECIPES / "pretrain_packs_frame.toml", overrides)
+    assert isinstance(recipe, PretrainRecipe)
+    machine = Machine(accelerator="cpu", workers=0, threads=1)
+    return pretrain(recipe, manifests=manifests, cache=cache, out=runs / name, machine=machine)
 
 
 @main.command("run")

@@ -14,7 +14,8 @@ import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from train.data.manifest import Example, Manifest, ManifestError, missing_files, read_manifest
+from train.data.manifest import Example, ManifestError, missing_files, read_manifest
+from train.data.shards import ShardSource
 from train.data.source import ClipSource, FileSource, PcmCache, make_pcm_cache
 from train.data.statistics import fbank_statistics
 from train.engine import Machine
@@ -54,6 +55,7 @@ class Part:
 class Corpus:
     """All examples of a manifest that can be read, and which of them train and validate."""
 
+    name: str
     source: ClipSource
     examples: Sequence[Example]
     classes: tuple[str, ...]
@@ -84,32 +86,81 @@ def open_corpus(
 
     Statistics come from the training examples, unless the recipe gives them.
     """
-    manifest = read_manifest(manifests / recipe.data.manifest)
-    if absent := missing_files(manifest):
-        raise ManifestError(
-            f"{recipe.data.manifest}: {len(absent)} of {len(manifest.examples)} recordings are "
-            f"not there, the first: {absent[0]}"
-        )
+    place = recipe.data.manifest
     with fabric.rank_zero_first():  # one process fills the cache, the others find it full
-        source, examples = _open(manifest, cache, max(1, machine.workers))
+        source, examples, all_classes = _open_all(place, manifests, cache, max(1, machine.workers))
         train, val = split(examples, recipe)
         if not train:
-            raise RecipeError(f"{recipe.data.manifest}: no example to train on")
+            raise RecipeError(f"{place}: no example to train on")
         statistics = (recipe.normalization.mean, recipe.normalization.std)
         if not statistics[1]:
             part = Part(source, [examples[i] for i in train], np.asarray(train, dtype=np.intp))
             statistics = _statistics(part, recipe)
-    classes = manifest.classes if isinstance(recipe, FinetuneRecipe) else ()
-    return Corpus(source, examples, classes, train, val, statistics)
+    classes = all_classes if isinstance(recipe, FinetuneRecipe) else ()
+    return Corpus(Path(place).name, source, examples, classes, train, val, statistics)
+
+
+class _Joined:
+    """Several sources, one after the other."""
+
+    def __init__(self, sources: Sequence[ClipSource]) -> None:
+        self.sources = sources
+        self.starts = np.cumsum([0, *(len(source) for source in sources)])
+
+    @property
+    def blocks(self) -> Sequence[NDArray[np.intp]]:
+        """Those of each source; recordings that lie in no shard are a block together."""
+        if not any(source.blocks for source in self.sources):
+            return ()
+        return [
+            block + start
+            for source, start in zip(self.sources, self.starts, strict=False)
+            for block in (source.blocks or [np.arange(len(source))])
+        ]
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def samples(self, index: int) -> NDArray[np.float32]:
+        """(N,) samples of one example."""
+        number = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.sources[number].samples(index - int(self.starts[number]))
+
+    def durations(self) -> NDArray[np.float64]:
+        """(examples,) seconds of each."""
+        return np.concatenate([source.durations() for source in self.sources])
+
+
+def _open_all(
+    places: str, manifests: Path, cache: Path | None, jobs: int
+) -> tuple[ClipSource, Sequence[Example], tuple[str, ...]]:
+    """The manifests named, joined by " + ", with all their classes."""
+    opened = [_open(place, manifests, cache, jobs) for place in places.split(" + ")]
+    if len(opened) == 1:
+        return opened[0]
+    classes = tuple(dict.fromkeys(label for _, _, labels in opened for label in labels))
+    examples = [example for _, found, _ in opened for example in found]
+    return _Joined([source for source, _, _ in opened]), examples, classes
 
 
 def _open(
-    manifest: Manifest, cache: Path | None, jobs: int
-) -> tuple[ClipSource, Sequence[Example]]:
+    place: str, manifests: Path, cache: Path | None, jobs: int
+) -> tuple[ClipSource, Sequence[Example], tuple[str, ...]]:
+    """Recordings, examples and classes of a manifest, or of shards (a folder or an address)."""
+    if "://" in place or (manifests / place / "shards.json").is_file():
+        base = place if "://" in place else str(manifests / place)
+        shards = ShardSource(base, cache or manifests / "shards")
+        return shards, shards.examples, shards.classes
+    manifest = read_manifest(manifests / place)
+    if absent := missing_files(manifest):
+        raise ManifestError(
+            f"{place}: {len(absent)} of {len(manifest.examples)} recordings are not there, "
+            f"the first: {absent[0]}"
+        )
     if cache is None:
-        return FileSource(manifest), manifest.examples
+        return FileSource(manifest), manifest.examples, manifest.classes
     kept = make_pcm_cache(cache, manifest, jobs=jobs)
-    return kept, kept.examples
+    return kept, kept.examples, manifest.classes
 
 
 def _statistics(part: Part, recipe: PretrainRecipe | FinetuneRecipe) -> tuple[float, float]:

@@ -17,8 +17,7 @@ __all__ = ["read_any", "start_from"]
 
 def read_any(path: Path, *, stride: tuple[int, int] | None = None) -> Imported:
     """The averaged weights of a run's checkpoint, or whatever `import_checkpoint` reads."""
-    foreign = any((path / name).is_file() for name in ("encoder.json", "config.json"))
-    if foreign or path.is_file() or not has_checkpoint(path):
+    if not (path / "checkpoint.json").is_file() and (path.exists() or not has_checkpoint(path)):
         return import_checkpoint(path, stride=stride)
     checkpoint = load_checkpoint(path)
     groups: dict[str, dict[str, Tensor]] = {"encoder": {}, "head": {}, "pretext": {}}

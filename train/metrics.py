@@ -189,12 +189,12 @@ def roc_auc(scores: ArrayLike, targets: ArrayLike) -> Floats:
 
 
 def mean_average_precision(scores: ArrayLike, targets: ArrayLike) -> float:
-    """mAP over the classes that have a positive; nan where none has."""
+    """MAP over the classes that have a positive; nan where none has."""
     return mean_defined(average_precision(scores, targets))
 
 
 def mean_roc_auc(scores: ArrayLike, targets: ArrayLike) -> float:
-    """mAUC over the classes that have positives and negatives; nan where none has."""
+    """MAUC over the classes that have positives and negatives; nan where none has."""
     return mean_defined(roc_auc(scores, targets))
 
 
@@ -508,7 +508,7 @@ def _ranks(table: Floats, labels: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
-    """part / whole, nan where whole is 0."""
+    """Part / whole, nan where whole is 0."""
     return np.divide(part, whole, out=np.full(part.shape, math.nan), where=whole > 0)
 
 

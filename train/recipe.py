@@ -70,7 +70,9 @@ class DataConfig:
 class ManifestConfig:
     """Clip training: the manifest, and which of its examples train and which validate."""
 
-    manifest: str  # file below the manifests' folder, made by `python -m train prepare`
+    # A file or a folder of shards below the manifests' folder, or the address of shards; several
+    # are joined by " + ".
+    manifest: str
     test_fold: int = 0  # cross-validation: this fold is held out, the others train
     label_fraction: float = 1.0  # of the training examples of each class, drawn by the seed
     by_duration: bool = False  # draw examples in proportion to their length, for random crops

@@ -6,6 +6,7 @@ resumed run sees what it would have seen. T frames, F mel bins, B clips of one p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ class ClipConfig:
     mask_frames: int = 0  # widest time mask
     noise: bool = False  # uniform noise of random level on the normalised log-mel, and
     roll_frames: int = 10  # with it a cyclic shift by up to this many frames
-    validation_windows: int = 1  # of a longer clip, spread evenly; their scores are averaged
+    validation_windows: int = 1  # of a longer clip, spread evenly and averaged; 0: half overlaps
 
     def __post_init__(self) -> None:
         """Refuse words and ranges that no batch can be made of."""
@@ -55,11 +56,7 @@ class ClipConfig:
                 f"mixup must be in [0, 1] and mixup_beta above 0, got {self.mixup} and "
                 f"{self.mixup_beta}"
             )
-        if self.validation_windows < 1:
-            raise ValueError(
-                f"validation_windows must be at least 1, got {self.validation_windows}"
-            )
-        for name in ("mask_bins", "mask_frames", "roll_frames"):
+        for name in ("validation_windows", "mask_bins", "mask_frames", "roll_frames"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
@@ -238,8 +235,12 @@ class ClipBatches:
 def cut_windows(
     samples: Samples, config: ClipConfig, fbank_config: FbankConfig, count: int
 ) -> NDArray[np.float32]:
-    """(count, T, F): windows spread evenly over a clip, for validation; a short clip gives one."""
+    """(count, T, F): windows spread evenly over a clip, for validation; a short clip gives one.
+
+    count 0: as many as overlap by half.
+    """
     spare = max(0, len(samples) - config.num_samples)
+    count = count or 1 + math.ceil(2 * spare / config.num_samples)
     starts = np.linspace(0, spare, count).astype(int) if spare and count > 1 else [0]
     windows = np.zeros((len(starts), config.num_frames, fbank_config.num_mel_bins), np.float32)
     for window, start in zip(windows, starts, strict=True):

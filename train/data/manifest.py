@@ -2,7 +2,7 @@
 
 One example a line; everything else in train/ reads recordings through this. Knows nothing about
 audio or features. Read: CSV and JSONL of this project, the JSON of the authors' code with its class
-CSV, a folder with one folder per class, and an index of shards (train/data/shards.py).
+CSV, and a folder with one folder per class. Shards are opened by train/data/shards.py.
 """
 
 from __future__ import annotations

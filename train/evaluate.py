@@ -1,0 +1,131 @@
+"""Measures a fine-tuned checkpoint on clips: metrics with intervals, per class, as a report.
+
+python -m train evaluate runs/esc50-packs/last --fold 1 --window-frames 98
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from train.checkpoint import CheckpointError, load_checkpoint, load_classifier
+from train.corpus import Corpus, open_corpus
+from train.data.manifest import ManifestError
+from train.engine import Machine
+from train.evaluation_report import write_report
+from train.metrics import Evaluation, evaluate_scores
+from train.model import Classifier, Encoder, resize_pos_embed
+from train.recipe import FinetuneRecipe
+from train.scoring import score_clips, targets_of
+
+__all__ = ["at_length", "evaluate"]
+
+
+def evaluate(
+    checkpoint: Path,
+    *,
+    manifest: Path | None = None,
+    manifests: Path,
+    cache: Path | None,
+    split: str = "test",
+    fold: int = 0,
+    window_frames: tuple[int, ...] = (),
+    out: Path | None = None,
+    seed: int = 0,
+) -> Path:
+    """Score the clips of a split, or of a fold, and write the report; returns its Markdown.
+
+    The training length comes first, then each of `window_frames`: windows that overlap by half,
+    averaged, through the same weights with their positions cut or stretched.
+    """
+    recipe = load_checkpoint(checkpoint).recipe
+    if not isinstance(recipe, FinetuneRecipe):
+        raise CheckpointError(
+            f"{checkpoint} is a {recipe.task!r} run, wanted a clip classifier (task 'finetune'); "
+            "keyword models are measured on a track: python -m benchmarks.streaming_track"
+        )
+    model, trained = load_classifier(checkpoint)
+    fabric = Fabric(accelerator="auto", devices=1)
+    model.to(fabric.device)
+    place = recipe if manifest is None else dataclasses.replace(
+        recipe, data=dataclasses.replace(recipe.data, manifest=str(manifest.resolve()))
+    )  # fmt: skip
+    # Statistics are the checkpoint's: nothing of the clips that are measured goes into them.
+    statistics = dataclasses.replace(recipe.normalization, mean=trained.mean, std=trained.std)
+    machine = Machine(workers=2)
+    corpus = open_corpus(
+        dataclasses.replace(place, normalization=statistics), manifests, cache, fabric, machine
+    )
+    chosen = _choose(corpus, split, fold, recipe.data.manifest)
+    measured = {f"{recipe.clips.num_frames} frames (training length)": recipe.clips}
+    for frames in window_frames:
+        measured[f"{frames} frames (windows)"] = dataclasses.replace(
+            recipe.clips, num_frames=frames, validation_windows=0
+        )
+    part = corpus.part(chosen)
+    unknown = {label for e in part.examples for label in e.labels} - set(trained.classes)
+    if unknown:
+        raise ManifestError(
+            f"{corpus.name}: label {sorted(unknown)[0]!r} is none of the checkpoint's classes: "
+            f"{', '.join(trained.classes)}"
+        )
+    evaluations: dict[str, Evaluation] = {}
+    for title, clips in measured.items():
+        scores = score_clips(
+            at_length(model, clips.num_frames), part, clips, recipe.fbank,
+            fabric=fabric, softmax=recipe.loss == "ce", progress=True,
+        )  # fmt: skip
+        evaluations[title] = evaluate_scores(
+            scores,
+            targets_of(part, trained.classes),
+            trained.classes,
+            multilabel=recipe.multilabel,
+            groups=np.array([example.speaker for example in part.examples]),
+            seed=seed,
+        )
+    provenance = {
+        "checkpoint": recipe.name,
+        "step": trained.step,
+        "manifest": corpus.name,
+        "clips": f"fold {fold}" if fold else f"split {split}",
+        "seed": seed,
+    }
+    folder = out or checkpoint.parent / "evaluation"
+    write_report(folder, recipe.name, evaluations, provenance)
+    return folder / "evaluation.md"
+
+
+def at_length(model: Classifier, num_frames: int) -> Classifier:
+    """The same weights for windows of another length; positions are cut or stretched."""
+    old = model.encoder.config
+    if num_frames == old.num_frames:
+        return model
+    config = dataclasses.replace(old, num_frames=num_frames)
+    head = model.head[1]
+    assert isinstance(head, torch.nn.Linear)
+    other = Classifier(
+        Encoder(config), head.out_features,
+        mean=float(model.mean), std=float(model.std), pooling=model.pooling,
+    )  # fmt: skip
+    weights = dict(model.state_dict())
+    pos, prefix = weights["encoder.pos_embed"], old.num_prefix_tokens
+    patches = resize_pos_embed(pos[:, prefix:], old.grid, config.grid)
+    weights["encoder.pos_embed"] = torch.cat([pos[:, :prefix], patches], dim=1)
+    other.load_state_dict(weights)
+    return other.to(pos.device).eval()
+
+
+def _choose(corpus: Corpus, split: str, fold: int, name: str) -> list[int]:
+    chosen = [
+        index
+        for index, example in enumerate(corpus.examples)
+        if (example.fold == fold if fold else example.split == split)
+    ]
+    if not chosen:
+        where = f"fold {fold}" if fold else f"split {split!r}"
+        raise ManifestError(f"{name} has no clip in {where}; --split and --fold choose others")
+    return chosen
