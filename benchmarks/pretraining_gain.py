@@ -4,8 +4,7 @@
     python -m train pretrain train/recipes/pretrain_packs_frame.toml
     python -m train pretrain train/recipes/pretrain_packs_patch.toml
     python -m benchmarks.pretraining_gain ablate
-    python -m benchmarks.pretraining_gain run speech_commands_10_percent speech_commands esc50 \\
-        ablation
+    python -m benchmarks.pretraining_gain run
     python -m benchmarks.pretraining_gain report --json docs/figures/pretraining_gain.json
 
 Every run lies in its own folder and is not repeated when it is there. Test clips (a held-out fold

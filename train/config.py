@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 __all__ = ["EngineConfig", "ModelConfig", "OptimizerConfig"]
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,8 @@ class OptimizerConfig:
 class EngineConfig:
     """How the work is done; nothing here changes what is learnt, up to rounding."""
 
-    precision: str = "bf16-mixed"  # or 32-true, 16-mixed
+    # auto: bf16-mixed where the device computes in it, else 32-true; or bf16-mixed, 32-true, 16-mixed
+    precision: str = "auto"
     compile: bool = False  # torch.compile the encoder: a minute at the start, faster steps
     checkpoint_activations: bool = False  # recompute blocks: less memory, a third more work
     save_every_steps: int = 500

@@ -90,10 +90,21 @@ def open_machine(machine: Machine, precision: str) -> Fabric:
         accelerator=machine.accelerator,
         devices=devices,
         num_nodes=machine.nodes,
-        precision=precision,  # type: ignore[arg-type]
+        precision=choose_precision(precision, machine.accelerator),  # type: ignore[arg-type]
     )
     fabric.launch()
     return fabric
+
+
+def choose_precision(precision: str, accelerator: str) -> str:
+    """What `auto` means here: bfloat16 is emulated, and far slower, where it has no instructions."""
+    if precision != "auto":
+        return precision
+    if accelerator in ("auto", "cuda") and torch.cuda.is_available():
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if has_bf16 else "32-true"
 
 
 def resume_point(recipe: Recipe, out: Path) -> Checkpoint | None:

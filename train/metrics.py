@@ -1,7 +1,7 @@
 """How well scores name clips: accuracy, average precision, ROC AUC, d-prime, and how sure they are.
 
-Knows arrays only: no model, no audio, no file. N clips, C classes, S resamples. What cannot be known
-(the recall of a class without a clip, say) is nan: means leave it out and `Evaluation` names it.
+Knows arrays only: no model, no audio, no file. N clips, C classes, S resamples. What cannot be
+known (the recall of a class without a clip, say) is nan: means leave it out and `Evaluation` names it.
 Average precision is the step-wise sum of scikit-learn, clips with equal scores taken together.
 d-prime is sqrt(2) * Phi^-1(AUC), of all classes that of the mean AUC, as in the papers of AST and
 PANNs.
@@ -180,21 +180,23 @@ def average_precision(scores: ArrayLike, targets: ArrayLike) -> Floats:
 
     scores: (N, C), any monotone function of the probability; targets: (N, C) of 0 and 1.
     """
-    return _rank_metrics(scores, targets)[0]
+    precision: Floats = _rank_metrics(scores, targets)[0]
+    return precision
 
 
 def roc_auc(scores: ArrayLike, targets: ArrayLike) -> Floats:
     """(C,) chance that a positive outranks a negative, ties half; nan without one of either."""
-    return _rank_metrics(scores, targets)[1]
+    area: Floats = _rank_metrics(scores, targets)[1]
+    return area
 
 
 def mean_average_precision(scores: ArrayLike, targets: ArrayLike) -> float:
-    """MAP over the classes that have a positive; nan where none has."""
+    """Mean average precision over the classes that have a positive; nan where none has."""
     return mean_defined(average_precision(scores, targets))
 
 
 def mean_roc_auc(scores: ArrayLike, targets: ArrayLike) -> float:
-    """MAUC over the classes that have positives and negatives; nan where none has."""
+    """Mean ROC AUC over the classes that have positives and negatives; nan where none has."""
     return mean_defined(roc_auc(scores, targets))
 
 
@@ -303,8 +305,10 @@ def evaluate_scores(
     table = _scores(scores)
     names = tuple(classes)
     if len(set(names)) != table.shape[1] or len(names) != table.shape[1]:
-        raise ValueError(f"{table.shape[1]} scores a clip for {len(names)} classes, "
-                         f"{len(set(names))} of them different: wanted one score for each")  # fmt: skip
+        raise ValueError(
+            f"{table.shape[1]} scores a clip for {len(names)} classes, {len(set(names))} of them "
+            "different: wanted one score for each"
+        )
     units = _units(groups, len(table))
     hot = _targets(targets, table) if multilabel else _one_hot(targets, table)
     ranking_samples = min(samples, max(_MIN_SAMPLES, _TABLE_BUDGET // table.size))
@@ -497,19 +501,22 @@ def _rank_metrics(scores: ArrayLike, targets: ArrayLike) -> Floats:
     hot = _targets(targets, table)
     once = np.ones((len(table), 1), dtype=np.int32)
     found = [_Ranking(table[:, i], hot[:, i]).measure(once) for i in range(table.shape[1])]
-    return np.array(found)[..., 0].T  # (2, C)
+    areas: Floats = np.array(found)[..., 0].T  # (2, C)
+    return areas
 
 
 def _ranks(table: Floats, labels: NDArray[np.intp]) -> NDArray[np.intp]:
     """(N,) number of classes before the label: higher scores, and equal ones of lower index."""
     own = np.take_along_axis(table, labels[:, None], axis=1)
     earlier = np.arange(table.shape[1]) < labels[:, None]
-    return ((table > own) | ((table == own) & earlier)).sum(axis=1)
+    ranks: NDArray[np.intp] = ((table > own) | ((table == own) & earlier)).sum(axis=1)
+    return ranks
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     """Part / whole, nan where whole is 0."""
-    return np.divide(part, whole, out=np.full(part.shape, math.nan), where=whole > 0)
+    ratio: Floats = np.divide(part, whole, out=np.full(part.shape, math.nan), where=whole > 0)
+    return ratio
 
 
 def _scores(scores: ArrayLike) -> Floats:
