@@ -89,7 +89,7 @@ class OptimizerConfig:
 class EngineConfig:
     """How the work is done; nothing here changes what is learnt, up to rounding."""
 
-    # auto: bf16-mixed where the device computes in it, else 32-true; or bf16-mixed, 32-true, 16-mixed
+    # "auto": bf16-mixed where the device computes in it, else 32-true. Or one of PRECISIONS.
     precision: str = "auto"
     compile: bool = False  # torch.compile the encoder: a minute at the start, faster steps
     checkpoint_activations: bool = False  # recompute blocks: less memory, a third more work

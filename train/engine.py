@@ -3,8 +3,9 @@
     torchrun --nproc-per-node 4 -m train pretrain RECIPE
 
 Knows an objective (a module that turns a batch into losses), batches by step, and a validation.
-Writes OUT/last and OUT/best (checkpoints), OUT/log.csv, OUT/validation.csv and OUT/tensorboard. The
-same command goes on after the last checkpoint: batches, masks and dropout depend on the step alone.
+Writes OUT/last and OUT/best (checkpoints), OUT/log.csv, OUT/validation.csv, OUT/training.png and
+OUT/tensorboard. The same command goes on after the last checkpoint: batches, masks and dropout
+depend on the step alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,12 +35,23 @@ from train.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
+from train.config import OptimizerConfig
 from train.data.clips import Batch
 from train.optim import Plateau, WeightAverage, learning_rate, make_optimizer, parameter_names
+from train.plots import plot_training
 from train.recipe import Recipe, RecipeError
 from train.run_log import RunLog
 
-__all__ = ["Batches", "Machine", "Objective", "Validation", "fit", "open_machine", "resume_point"]
+__all__ = [
+    "Batches",
+    "Machine",
+    "Objective",
+    "Validation",
+    "fit",
+    "choose_precision",
+    "open_machine",
+    "resume_point",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +110,7 @@ def open_machine(machine: Machine, precision: str) -> Fabric:
 
 
 def choose_precision(precision: str, accelerator: str) -> str:
-    """What `auto` means here: bfloat16 is emulated, and far slower, where it has no instructions."""
+    """What `auto` means here: without instructions for it, bfloat16 is emulated and crawls."""
     if precision != "auto":
         return precision
     if accelerator in ("auto", "cuda") and torch.cuda.is_available():
@@ -189,58 +202,87 @@ def fit(
         fabric.barrier()
 
     every = engine.validate_every_steps or max(1, round(steps_per_epoch))
-    log = RunLog(out, step) if fabric.is_global_zero else None
     model.train()
     window = _LossWindow(fabric)
-    progress_bar = tqdm(
-        total=total, initial=step, unit="step", mininterval=2, disable=not fabric.is_global_zero
-    )
     start_time, start_step = time.perf_counter(), step
     stream = _stream(batches, fabric, step, total, settings.accumulate, workers)
-    while step < total:
-        torch.manual_seed((recipe.seed * 1_000_003 + step) * 4096 + fabric.global_rank)
-        rate = plateau.factor * learning_rate(step, total, steps_per_epoch, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["factor"]
-        for number in range(settings.accumulate):
-            batch = next(stream).to(fabric.device)
-            is_last = number == settings.accumulate - 1
-            with fabric.no_backward_sync(wrapped, enabled=not is_last and fabric.world_size > 1):
-                losses = wrapped(batch.fbank, batch.target)
-                fabric.backward(losses["loss"] / settings.accumulate)
-            window.add(step, losses, batch.names)
-        if settings.clip_norm:
-            fabric.clip_gradients(
-                wrapped, wrapped_optimizer, max_norm=settings.clip_norm, error_if_nonfinite=False
-            )
-        wrapped_optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        average.update(model, step, steps_per_epoch)
-        progress_bar.update()
-        is_end = step == total
-        does_save = is_end or step % engine.save_every_steps == 0
-        does_validate = validation is not None and (is_end or step % every == 0)
-        # Losses are looked at before anything is kept: a step's own check would make GPUs wait.
-        if is_end or does_save or does_validate or step % engine.log_every_steps == 0:
-            values = window.take(out / "last")
-            if log is not None:
-                seconds = (time.perf_counter() - start_time) / (step - start_step)
-                log.training(step, step / steps_per_epoch, values, rate, seconds)
-                progress_bar.set_postfix(loss=f"{values['loss']:.4f}", lr=f"{rate:.1e}")
-        if validation is not None and does_validate:
-            measured = _validate(validation, model, average, fabric)
-            is_best = plateau.update(measured[validation.metric])
-            if log is not None:
-                log.validation(step, step / steps_per_epoch, measured)
-            if is_best:
-                save("best")
-        if does_save:
-            save("last")
-    progress_bar.close()
-    if log is not None:
-        log.close()
+    with ExitStack() as open_until_the_end:
+        log: RunLog | None = None
+        if fabric.is_global_zero:
+            log = open_until_the_end.enter_context(RunLog(out, step))
+        progress_bar = open_until_the_end.enter_context(
+            tqdm(total=total, initial=step, unit="step", mininterval=2, disable=log is None)
+        )
+        while step < total:
+            torch.manual_seed((recipe.seed * 1_000_003 + step) * 4096 + fabric.global_rank)
+            rate = plateau.factor * learning_rate(step, total, steps_per_epoch, settings)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            _train_step(step, stream, wrapped, wrapped_optimizer, fabric, settings, window)
+            step += 1
+            average.update(model, step, steps_per_epoch)
+            progress_bar.update()
+            is_end = step == total
+            does_save = is_end or step % engine.save_every_steps == 0
+            does_validate = validation is not None and (is_end or step % every == 0)
+            # Losses are looked at before anything is kept: each step's own would make GPUs wait.
+            if is_end or does_save or does_validate or step % engine.log_every_steps == 0:
+                values = window.take(out / "last")
+                if log is not None:
+                    seconds = (time.perf_counter() - start_time) / (step - start_step)
+                    log.training(step, step / steps_per_epoch, values, rate, seconds)
+                    progress_bar.set_postfix(loss=f"{values['loss']:.4f}", lr=f"{rate:.1e}")
+            if validation is not None and does_validate:
+                measured = _validate(validation, model, average, fabric)
+                is_best = plateau.update(measured[validation.metric])
+                if log is not None:
+                    log.validation(step, step / steps_per_epoch, measured)
+                    plot_training(out)
+                if is_best:
+                    save("best")
+            if does_save:
+                save("last")
+    if fabric.is_global_zero:
+        plot_training(out)
+    _list_unreadable(window.unreadable, out, fabric)
     return out / "last"
+
+
+def _train_step(
+    step: int,
+    stream: Iterator[Batch],
+    objective: Any,
+    optimizer: Any,
+    fabric: Fabric,
+    settings: OptimizerConfig,
+    window: _LossWindow,
+) -> None:
+    """Gradients of the step's parts one after another, then the optimiser's step."""
+    for number in range(settings.accumulate):
+        batch = next(stream).to(fabric.device)
+        is_last = number == settings.accumulate - 1
+        with fabric.no_backward_sync(objective, enabled=not is_last and fabric.world_size > 1):
+            losses = objective(batch.fbank, batch.target)
+            fabric.backward(losses["loss"] / settings.accumulate)
+        window.add(step, losses, batch)
+    if settings.clip_norm:
+        fabric.clip_gradients(
+            objective, optimizer, max_norm=settings.clip_norm, error_if_nonfinite=False
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _list_unreadable(lines: set[str], out: Path, fabric: Fabric) -> None:
+    """Add to OUT/unreadable.txt what this process could not read, and say so."""
+    if not lines:
+        return
+    path = out / "unreadable.txt" if fabric.is_global_zero else (
+        out / f"unreadable-{fabric.global_rank}.txt"
+    )  # fmt: skip
+    known = set(path.read_text().splitlines()) if path.is_file() else set()
+    path.write_text("\n".join(sorted(known | lines)) + "\n")
+    tqdm.write(f"{len(lines)} recordings could not be read, others took their place: {path}")
 
 
 def _validate(
@@ -265,10 +307,12 @@ class _LossWindow:
         self.fabric = fabric
         self.losses: list[dict[str, Tensor]] = []
         self.origins: list[tuple[int, tuple[str, ...]]] = []
+        self.unreadable: set[str] = set()
 
-    def add(self, step: int, losses: dict[str, Tensor], names: tuple[str, ...]) -> None:
+    def add(self, step: int, losses: dict[str, Tensor], batch: Batch) -> None:
         self.losses.append({key: value.detach() for key, value in losses.items()})
-        self.origins.append((step, names))
+        self.origins.append((step, batch.names))
+        self.unreadable.update(batch.unreadable)
 
     def take(self, folder: Path) -> dict[str, float]:
         """Means over the window and all processes; FloatingPointError names a bad batch."""

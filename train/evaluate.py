@@ -79,12 +79,13 @@ def evaluate(
             at_length(model, clips.num_frames), part, clips, recipe.fbank,
             fabric=fabric, softmax=recipe.loss == "ce", progress=True,
         )  # fmt: skip
+        readable = ~np.isnan(scores).any(axis=1)
         evaluations[title] = evaluate_scores(
-            scores,
-            targets_of(part, trained.classes),
+            scores[readable],
+            targets_of(part, trained.classes)[readable],
             trained.classes,
             multilabel=recipe.multilabel,
-            groups=np.array([example.speaker for example in part.examples]),
+            groups=np.array([example.speaker for example in part.examples])[readable],
             seed=seed,
         )
     provenance = {

@@ -19,7 +19,7 @@ from train.corpus import Corpus, Part, open_corpus
 from train.data.clips import BatchOrder, ClipBatches
 from train.engine import Machine, Objective, Validation, fit, open_machine, resume_point
 from train.initial import start_from
-from train.metrics import average_precision
+from train.metrics import mean_average_precision
 from train.model import Classifier
 from train.recipe import FinetuneRecipe, RecipeError
 from train.scoring import score_clips, targets_of
@@ -140,8 +140,10 @@ def _validation(recipe: FinetuneRecipe, part: Part, classes: tuple[str, ...]) ->
         scores = score_clips(
             model, part, recipe.clips, recipe.fbank, fabric=fabric, softmax=softmax
         )
+        readable = ~np.isnan(scores).any(axis=1)
+        found, wanted = scores[readable], targets[readable]
         if recipe.multilabel:
-            return {"mAP": float(np.nanmean(average_precision(scores, targets)))}
-        return {"accuracy": float((scores.argmax(1) == targets.argmax(1)).mean())}
+            return {"mAP": mean_average_precision(found, wanted)}
+        return {"accuracy": float((found.argmax(1) == wanted.argmax(1)).mean())}
 
     return Validation(measure, "mAP" if recipe.multilabel else "accuracy", higher_is_better=True)

@@ -1,8 +1,8 @@
 """How well scores name clips: accuracy, average precision, ROC AUC, d-prime, and how sure they are.
 
 Knows arrays only: no model, no audio, no file. N clips, C classes, S resamples. What cannot be
-known (the recall of a class without a clip, say) is nan: means leave it out and `Evaluation` names it.
-Average precision is the step-wise sum of scikit-learn, clips with equal scores taken together.
+known (the recall of a class without a clip, say) is nan: means leave it out and `Evaluation` names
+it. Average precision is the step-wise sum of scikit-learn, clips with equal scores taken together.
 d-prime is sqrt(2) * Phi^-1(AUC), of all classes that of the mean AUC, as in the papers of AST and
 PANNs.
 """

@@ -3,11 +3,13 @@
     python -m train pretrain train/recipes/pretrain_tiny_frame.toml --manifests DIR
 
 Validation repeats fixed windows and masks of the manifest's val split; the best checkpoint is the
-one that tells masked patches apart best (or, generative alone, rebuilds them best).
+one that tells masked patches apart best (or, generative alone, rebuilds them best). It draws what
+the model rebuilds: OUT/reconstruction.png.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,12 +21,14 @@ from train.checkpoint import Model, build_model
 from train.corpus import Corpus, open_corpus
 from train.data.clips import Batch, BatchOrder, ClipBatches
 from train.engine import Machine, Objective, Validation, fit, open_machine, resume_point
+from train.plots import plot_reconstruction
 from train.pretext import MaskedSpectrogramPretext
 from train.recipe import PretrainRecipe, RecipeError
 
 __all__ = ["MaskedBatches", "PretextObjective", "pretrain"]
 
 _VALIDATION_CLIPS = 512
+_DRAWN_CLIPS = 4
 
 
 class MaskedBatches:
@@ -38,7 +42,7 @@ class MaskedBatches:
         batch = self.clips.batch(step, part, parts)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         masks = self.pretext.draw_masks(self.clips.order.batch_size, generator)
-        return Batch(batch.fbank, masks[:, part::parts], batch.names)
+        return dataclasses.replace(batch, target=masks[:, part::parts])
 
 
 class PretextObjective(Objective):
@@ -73,7 +77,7 @@ def pretrain(
     clips = _batches(recipe, corpus, corpus.train)
     metric = "accuracy" if recipe.pretext.discriminates else "mse"
     validation = Validation(
-        PretextValidation(recipe, corpus).measure, metric, recipe.pretext.discriminates
+        PretextValidation(recipe, corpus, out).measure, metric, recipe.pretext.discriminates
     )
     return fit(
         recipe,
@@ -94,8 +98,8 @@ def pretrain(
 class PretextValidation:
     """The pretext losses on fixed windows and masks of clips that do not train."""
 
-    def __init__(self, recipe: PretrainRecipe, corpus: Corpus) -> None:
-        self.recipe, self.corpus = recipe, corpus
+    def __init__(self, recipe: PretrainRecipe, corpus: Corpus, out: Path) -> None:
+        self.recipe, self.corpus, self.out = recipe, corpus, out
         self._kept: list[Batch] = []
 
     def measure(self, model: Model, fabric: Fabric) -> dict[str, float]:
@@ -110,8 +114,28 @@ class PretextValidation:
             rows.append(torch.stack([weight, *(weight * value for value in losses.values())]))
         sums = torch.stack(rows).sum(dim=0) if rows else torch.zeros(5, device=fabric.device)
         total = torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum")).tolist()
+        if fabric.is_global_zero and self.recipe.pretext.generates:
+            self._draw(model, fabric)
         names = ("loss", "info_nce", "mse", "accuracy")
         return {name: value / total[0] for name, value in zip(names, total[1:], strict=True)}
+
+    def _draw(self, model: MaskedSpectrogramPretext, fabric: Fabric) -> None:
+        """reconstruction.png of the first clips."""
+        batch = self._batches(model)[0].to(fabric.device)
+        mean, std = self.corpus.statistics
+        fbank = (batch.fbank[:_DRAWN_CLIPS] - mean) / (2 * std)
+        index = batch.target[-1, : len(fbank)]
+        rebuilt = model.reconstruct(fbank, index)
+        used = fbank[:, : rebuilt.shape[1], : rebuilt.shape[2]]
+        blank = torch.zeros_like(model.patchify(used))
+        hidden = blank.scatter(1, index[:, :, None].expand(-1, -1, blank.shape[2]), 1.0)
+        plot_reconstruction(
+            self.out / "reconstruction.png",
+            used.float().cpu().numpy(),
+            model.unpatchify(hidden).cpu().numpy() > 0,
+            rebuilt.float().cpu().numpy(),
+            [Path(name).stem for name in batch.names[: len(fbank)]],
+        )
 
     def _batches(self, model: MaskedSpectrogramPretext) -> list[Batch]:
         if not self._kept:

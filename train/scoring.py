@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ssast_edge.fbank import FbankConfig
 from train.corpus import Part
 from train.data.clips import ClipConfig, cut_windows
+from train.data.source import DecodeError
 from train.model import Classifier
 
 __all__ = ["score_clips", "targets_of"]
@@ -31,7 +32,8 @@ def score_clips(
 ) -> NDArray[np.float32]:
     """(examples, classes) probabilities, the mean over `clips.validation_windows` windows.
 
-    Under several processes each scores its share; all of them return the whole table.
+    Under several processes each scores its share; all of them return the whole table. The row of a
+    recording that cannot be read is nan.
     """
     head = model.head[1]
     assert isinstance(head, torch.nn.Linear)
@@ -48,9 +50,15 @@ def score_clips(
         windows.clear()
         owners.clear()
 
-    counts = np.ones(len(part))
+    counts = np.ones(len(part), dtype=np.float32)
     for index in tqdm(mine, unit="clip", disable=not progress):
-        cut = cut_windows(part.samples(index), clips, fbank_config, clips.validation_windows)
+        try:
+            samples = part.samples(index)
+        except DecodeError as error:
+            tqdm.write(f"left out: {error}")
+            table[index] = torch.nan
+            continue
+        cut = cut_windows(samples, clips, fbank_config, clips.validation_windows)
         counts[index] = len(cut)
         for window in cut:
             windows.append(window)
@@ -58,7 +66,7 @@ def score_clips(
             if len(windows) == _BATCH:
                 flush()
     flush()
-    table /= torch.from_numpy(counts).float().to(fabric.device)[:, None]
+    table /= torch.from_numpy(counts).to(fabric.device)[:, None]
     whole = fabric.all_reduce(table, reduce_op="sum")
     return torch.as_tensor(whole).cpu().numpy()
 

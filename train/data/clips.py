@@ -6,6 +6,7 @@ resumed run sees what it would have seen. T frames, F mel bins, B clips of one p
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ssast_edge.fbank import FbankConfig, fbank
 from train.data.manifest import Example
+from train.data.source import DecodeError
 
 if TYPE_CHECKING:
     from train.data.source import ClipSource
@@ -26,6 +28,7 @@ __all__ = ["Batch", "BatchOrder", "ClipBatches", "ClipConfig", "cut_windows"]
 
 Samples = NDArray[np.float32]
 _WINDOW, _HOP = 400, 160  # samples of a frame and between frames, 16 kHz
+_TRIES = 20  # recordings in a row that may be unreadable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,17 +76,20 @@ class Batch:
     fbank: Tensor  # (B, T, F) raw log-mel
     target: Tensor  # (B, classes) in [0, 1], or the pretext task's masks (passes, B, M)
     names: tuple[str, ...]  # of the recordings, for the report of a loss that is not finite
+    unreadable: tuple[str, ...] = ()  # recordings whose place others took, a line each
 
     def pin_memory(self) -> Batch:
         """Page-locked copy, for copies to a GPU beside its work."""
-        return Batch(self.fbank.pin_memory(), self.target.pin_memory(), self.names)
+        return dataclasses.replace(
+            self, fbank=self.fbank.pin_memory(), target=self.target.pin_memory()
+        )
 
     def to(self, device: torch.device) -> Batch:
         """The same on `device`."""
-        return Batch(
-            self.fbank.to(device, non_blocking=True),
-            self.target.to(device, non_blocking=True),
-            self.names,
+        return dataclasses.replace(
+            self,
+            fbank=self.fbank.to(device, non_blocking=True),
+            target=self.target.to(device, non_blocking=True),
         )
 
 
@@ -170,27 +176,30 @@ class ClipBatches:
         """Every `parts`-th example of the step's batch, from `part` on."""
         places = range(part, self.order.batch_size, parts)
         chosen = self.order[step]
-        drawn = [self._draw(step, place, int(chosen[place])) for place in places]
+        failed: list[str] = []
+        drawn = [self._draw(step, place, int(chosen[place]), failed) for place in places]
         rng = np.random.default_rng([self.seed, step, part, parts, 2])
         features = torch.from_numpy(np.stack([features for features, _ in drawn]))
         if self.config.noise:
             self._add_noise(features, rng)
         targets = torch.from_numpy(np.stack([target for _, target in drawn]))
         names = tuple(self.examples[chosen[place]].path for place in places)
-        return Batch(features, targets, names)
+        return Batch(features, targets, names, tuple(failed))
 
-    def _draw(self, step: int, place: int, index: int) -> tuple[Samples, NDArray[np.float32]]:
+    def _draw(
+        self, step: int, place: int, index: int, failed: list[str]
+    ) -> tuple[Samples, NDArray[np.float32]]:
         """Features (T, F) and targets (classes,) of one place in the batch."""
         rng = np.random.default_rng([self.seed, step, place])
-        samples, target = self._clip(rng, index), self._target(index)
+        samples, target = self._clip(rng, index, failed)
         if rng.random() < self.config.mixup:
             other = int(rng.integers(len(self.examples)))
             weight = np.float32(rng.beta(self.config.mixup_beta, self.config.mixup_beta))
-            second = self._clip(rng, other)
+            second, its_target = self._clip(rng, other, failed)
             mixed = np.zeros(max(len(samples), len(second)), dtype=np.float32)
             mixed[: len(samples)] += weight * samples
             mixed[: len(second)] += (1 - weight) * second
-            samples, target = mixed, weight * target + (1 - weight) * self._target(other)
+            samples, target = mixed, weight * target + (1 - weight) * its_target
         features = fbank(samples, self.fbank_config)[: self.config.num_frames]
         out = np.zeros((self.config.num_frames, features.shape[1]), dtype=np.float32)
         out[: len(features)] = features
@@ -203,18 +212,34 @@ class ClipBatches:
                 out[tuple(cut)] = 0  # as the padding: zero before normalisation
         return out, target
 
-    def _clip(self, rng: np.random.Generator, index: int) -> Samples:
-        """At most T frames' samples of an example, filled up with others where that is asked."""
+    def _clip(
+        self, rng: np.random.Generator, index: int, failed: list[str]
+    ) -> tuple[Samples, NDArray[np.float32]]:
+        """At most T frames' samples and the targets of an example.
+
+        Filled up with other examples where that is asked.
+        """
         wanted = self.config.num_samples
-        samples = self.source.samples(index)
+        index, samples = self._read(rng, index, failed)
+        target = self._target(index)
         if len(samples) > wanted:
             is_random = self.config.crop == "random"
             start = int(rng.integers(len(samples) - wanted + 1)) if is_random else 0
-            return samples[start : start + wanted]
+            return samples[start : start + wanted], target
         while self.config.fill == "clips" and len(samples) < wanted:
-            other = self.source.samples(int(rng.integers(len(self.examples))))
+            _, other = self._read(rng, int(rng.integers(len(self.examples))), failed)
             samples = np.concatenate([samples, other])[:wanted]
-        return samples
+        return samples, target
+
+    def _read(self, rng: np.random.Generator, index: int, failed: list[str]) -> tuple[int, Samples]:
+        """Samples of an example, or of another one when it cannot be read."""
+        for _ in range(_TRIES):
+            try:
+                return index, self.source.samples(index)
+            except DecodeError as error:
+                failed.append(str(error))
+                index = int(rng.integers(len(self.examples)))
+        raise DecodeError(f"{_TRIES} recordings in a row cannot be read, the last: {failed[-1]}")
 
     def _target(self, index: int) -> NDArray[np.float32]:
         target = np.zeros(len(self.classes), dtype=np.float32)
