@@ -35,7 +35,6 @@ from train.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from train.config import OptimizerConfig
 from train.data.clips import Batch
 from train.optim import Plateau, WeightAverage, learning_rate, make_optimizer, parameter_names
 from train.plots import plot_training
@@ -160,69 +159,29 @@ def fit(
             f"optimizer.batch_size {settings.batch_size} does not divide into {parts} parts "
             f"({fabric.world_size} processes, accumulate {settings.accumulate})"
         )
-    model = objective.model
-    average = WeightAverage(model, settings)
-    plateau = Plateau(settings, higher_is_better=validation is None or validation.higher_is_better)
-    step = 0
+    run = _Run(
+        recipe, objective, fabric, out, classes, statistics, sources,
+        higher_is_better=validation is None or validation.higher_is_better,
+    )  # fmt: skip
     if resume is not None:
-        load_weights(model, resume.model, out / "last")
-        average.tensors = resume.average
-        step = resume.step
-        plateau.restore(resume.progress["plateau"])
-        if step >= total:
+        run.restore(resume)
+        if run.step >= total:
             return out / "last"
-    model.encoder.checkpoint_activations = engine.checkpoint_activations
-    if engine.compile:
-        model.encoder.encode = torch.compile(model.encoder.encode)  # type: ignore[method-assign]
-    optimizer = make_optimizer(model, settings)
-    names = parameter_names(model, optimizer)
-    wrapped, wrapped_optimizer = fabric.setup(objective, optimizer)
-    average.tensors = {key: value.to(fabric.device) for key, value in average.tensors.items()}
-    if resume is not None:
-        restore_optimizer(optimizer, names, resume.optimizer)
-        fabric.strategy.precision.load_state_dict(resume.progress["precision"])
-
-    def save(name: str) -> None:
-        fabric.barrier()
-        if fabric.is_global_zero:
-            progress = {
-                "sources": list(sources),
-                "plateau": plateau.state(),
-                "precision": fabric.strategy.precision.state_dict(),
-            }
-            mean, std = statistics
-            tensors = optimizer_tensors(optimizer, names)
-            save_checkpoint(
-                out / name,
-                Checkpoint(
-                    recipe, classes, mean, std, step,
-                    model.state_dict(), average.tensors, tensors, progress,
-                ),
-            )  # fmt: skip
-        fabric.barrier()
-
     every = engine.validate_every_steps or max(1, round(steps_per_epoch))
-    model.train()
     window = _LossWindow(fabric)
-    start_time, start_step = time.perf_counter(), step
-    stream = _stream(batches, fabric, step, total, settings.accumulate, workers)
+    start_time, start_step = time.perf_counter(), run.step
+    stream = _stream(batches, fabric, run.step, total, settings.accumulate, workers)
     with ExitStack() as open_until_the_end:
         log: RunLog | None = None
         if fabric.is_global_zero:
-            log = open_until_the_end.enter_context(RunLog(out, step))
+            log = open_until_the_end.enter_context(RunLog(out, run.step))
         progress_bar = open_until_the_end.enter_context(
-            tqdm(total=total, initial=step, unit="step", mininterval=2, disable=log is None)
+            tqdm(total=total, initial=run.step, unit="step", mininterval=2, disable=log is None)
         )
-        while step < total:
-            torch.manual_seed((recipe.seed * 1_000_003 + step) * 4096 + fabric.global_rank)
-            rate = plateau.factor * learning_rate(step, total, steps_per_epoch, settings)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["factor"]
-            _train_step(step, stream, wrapped, wrapped_optimizer, fabric, settings, window)
-            step += 1
-            average.update(model, step, steps_per_epoch)
+        while run.step < total:
+            rate = run.train_step(stream, window, total, steps_per_epoch)
             progress_bar.update()
-            is_end = step == total
+            step, epoch, is_end = run.step, run.step / steps_per_epoch, run.step == total
             does_save = is_end or step % engine.save_every_steps == 0
             does_validate = validation is not None and (is_end or step % every == 0)
             # Losses are looked at before anything is kept: each step's own would make GPUs wait.
@@ -230,47 +189,110 @@ def fit(
                 values = window.take(out / "last")
                 if log is not None:
                     seconds = (time.perf_counter() - start_time) / (step - start_step)
-                    log.training(step, step / steps_per_epoch, values, rate, seconds)
+                    log.training(step, epoch, values, rate, seconds)
                     progress_bar.set_postfix(loss=f"{values['loss']:.4f}", lr=f"{rate:.1e}")
             if validation is not None and does_validate:
-                measured = _validate(validation, model, average, fabric)
-                is_best = plateau.update(measured[validation.metric])
+                measured = _validate(validation, run.model, run.average, fabric)
+                is_best = run.plateau.update(measured[validation.metric])
                 if log is not None:
-                    log.validation(step, step / steps_per_epoch, measured)
+                    log.validation(step, epoch, measured)
                     plot_training(out)
                 if is_best:
-                    save("best")
+                    run.save("best")
             if does_save:
-                save("last")
+                run.save("last")
     if fabric.is_global_zero:
         plot_training(out)
     _list_unreadable(window.unreadable, out, fabric)
     return out / "last"
 
 
-def _train_step(
-    step: int,
-    stream: Iterator[Batch],
-    objective: Any,
-    optimizer: Any,
-    fabric: Fabric,
-    settings: OptimizerConfig,
-    window: _LossWindow,
-) -> None:
-    """Gradients of the step's parts one after another, then the optimiser's step."""
-    for number in range(settings.accumulate):
-        batch = next(stream).to(fabric.device)
-        is_last = number == settings.accumulate - 1
-        with fabric.no_backward_sync(objective, enabled=not is_last and fabric.world_size > 1):
-            losses = objective(batch.fbank, batch.target)
-            fabric.backward(losses["loss"] / settings.accumulate)
-        window.add(step, losses, batch)
-    if settings.clip_norm:
-        fabric.clip_gradients(
-            objective, optimizer, max_norm=settings.clip_norm, error_if_nonfinite=False
+class _Run:
+    """What changes with every step, and how it is kept."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        objective: Objective,
+        fabric: Fabric,
+        out: Path,
+        classes: tuple[str, ...],
+        statistics: tuple[float, float],
+        sources: tuple[str, ...],
+        *,
+        higher_is_better: bool,
+    ) -> None:
+        self.recipe, self.fabric, self.out = recipe, fabric, out
+        self.classes, self.statistics, self.sources = classes, statistics, sources
+        settings, self.model = recipe.optimizer, objective.model
+        encoder = self.model.encoder
+        encoder.checkpoint_activations = recipe.engine.checkpoint_activations
+        if recipe.engine.compile:
+            encoder.encode = torch.compile(encoder.encode)  # type: ignore[method-assign]
+        self.step = 0
+        self.plateau = Plateau(settings, higher_is_better=higher_is_better)
+        self.optimizer = make_optimizer(self.model, settings)
+        self.names = parameter_names(self.model, self.optimizer)
+        wrapped = fabric.setup(objective, self.optimizer)
+        self._wrapped: Any = wrapped[0]  # Fabric's, which synchronise and scale
+        self._wrapped_optimizer: Any = wrapped[1]
+        self.average = WeightAverage(self.model, settings)
+        self.model.train()
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on where it was."""
+        load_weights(self.model, checkpoint.model, self.out / "last")
+        device = self.fabric.device
+        self.average.tensors = {k: v.to(device) for k, v in checkpoint.average.items()}
+        self.step = checkpoint.step
+        self.plateau.restore(checkpoint.progress["plateau"])
+        restore_optimizer(self.optimizer, self.names, checkpoint.optimizer)
+        self.fabric.strategy.precision.load_state_dict(checkpoint.progress["precision"])
+
+    def train_step(
+        self, stream: Iterator[Batch], window: _LossWindow, total: int, steps_per_epoch: float
+    ) -> float:
+        """Gradients of the step's parts one after another, then the optimiser; returns the rate."""
+        settings = self.recipe.optimizer
+        torch.manual_seed(
+            (self.recipe.seed * 1_000_003 + self.step) * 4096 + self.fabric.global_rank
         )
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+        rate = learning_rate(self.step, total, steps_per_epoch, settings) * self.plateau.factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        for number in range(settings.accumulate):
+            batch = next(stream).to(self.fabric.device)
+            waits = self.fabric.world_size > 1 and number < settings.accumulate - 1
+            with self.fabric.no_backward_sync(self._wrapped, enabled=waits):
+                losses = self._wrapped(batch.fbank, batch.target)
+                self.fabric.backward(losses["loss"] / settings.accumulate)
+            window.add(self.step, losses, batch)
+        if settings.clip_norm:
+            self.fabric.clip_gradients(
+                self._wrapped, self._wrapped_optimizer,
+                max_norm=settings.clip_norm, error_if_nonfinite=False,
+            )  # fmt: skip
+        self._wrapped_optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.average.update(self.model, self.step, steps_per_epoch)
+        return rate
+
+    def save(self, name: str) -> None:
+        """Write OUT/name, by the first process while the others wait."""
+        self.fabric.barrier()
+        if self.fabric.is_global_zero:
+            progress = {
+                "sources": list(self.sources),
+                "plateau": self.plateau.state(),
+                "precision": self.fabric.strategy.precision.state_dict(),
+            }
+            checkpoint = Checkpoint(
+                self.recipe, self.classes, *self.statistics, self.step, self.model.state_dict(),
+                self.average.tensors, optimizer_tensors(self.optimizer, self.names), progress,
+            )  # fmt: skip
+            save_checkpoint(self.out / name, checkpoint)
+        self.fabric.barrier()
 
 
 def _list_unreadable(lines: set[str], out: Path, fabric: Fabric) -> None:
