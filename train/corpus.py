@@ -89,6 +89,7 @@ def open_corpus(
     place = recipe.data.manifest
     with fabric.rank_zero_first():  # one process fills the cache, the others find it full
         source, examples, all_classes = _open_all(place, manifests, cache, max(1, machine.workers))
+        examples = hold_out(examples, recipe.data.validation_share)
         train, val = split(examples, recipe)
         if not train:
             raise RecipeError(f"{place}: no example to train on")
@@ -177,6 +178,22 @@ def _statistics(part: Part, recipe: PretrainRecipe | FinetuneRecipe) -> tuple[fl
         partial.rename(path)
     kept = json.loads(path.read_text())
     return kept["mean"], kept["std"]
+
+
+def hold_out(examples: Sequence[Example], share: float) -> Sequence[Example]:
+    """Move about that share of the speakers (clips, where none is named) from train to val.
+
+    By a hash of the name, so that clips that come later move nobody. Not where some validate.
+    """
+    if not share or any(example.split == "val" for example in examples):
+        return examples
+
+    def moves(example: Example) -> bool:
+        name = example.speaker or example.path
+        draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+        return example.split == "train" and draw < share * 2**32
+
+    return [dataclasses.replace(e, split="val") if moves(e) else e for e in examples]
 
 
 def split(

@@ -74,6 +74,7 @@ class ManifestConfig:
     # are joined by " + ".
     manifest: str
     test_fold: int = 0  # cross-validation: this fold is held out, the others train
+    validation_share: float = 0.0  # of speakers, or else clips, where the manifest names no val
     label_fraction: float = 1.0  # of the training examples of each class, drawn by the seed
     by_duration: bool = False  # draw examples in proportion to their length, for random crops
     balanced: bool = False  # draw examples in inverse proportion to their labels' frequency
@@ -82,6 +83,8 @@ class ManifestConfig:
         """Refuse fractions that leave nothing."""
         if not 0 < self.label_fraction <= 1:
             raise ValueError(f"label_fraction must be in (0, 1], got {self.label_fraction}")
+        if not 0 <= self.validation_share < 1:
+            raise ValueError(f"validation_share must be in [0, 1), got {self.validation_share}")
         if self.test_fold < 0:
             raise ValueError(f"test_fold must be 0 (none) or a fold, got {self.test_fold}")
 

@@ -211,6 +211,27 @@ def test_a_run_keeps_what_cannot_be_read_out_and_says_so(place: Path) -> None:
     assert "broken.wav" in listed[0]
 
 
+def test_a_folder_of_classes_is_split_by_a_share(
+    place: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    for path in place.glob("*[0-9].wav"):
+        (tmp_path / "sounds" / path.stem[:-1]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sounds" / path.stem[:-1] / path.name).symlink_to(path)
+    run(
+        "finetune", place / "tones.toml", "--out", tmp_path / "run", *options(place),
+        "--manifests", tmp_path, "--set", "data.manifest='sounds'", "--init", pretrained / "last",
+        "--set", "data.validation_share=0.3", "--set", "optimizer.epochs=1",
+    )  # fmt: skip
+    text = run(
+        "evaluate", tmp_path / "run" / "last", "--manifests", tmp_path, "--split", "val",
+        "--cache", place / "pcm",
+    )  # fmt: skip
+    clips = json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())
+    count = next(iter(clips["evaluations"].values()))["clips"]
+    assert 2 < count < 14
+    assert f"{count} clips" in text
+
+
 def write_manifest(place: Path, name: str, *rows: str) -> str:
     (place / name).write_text("\n".join(["path,labels,split", *rows]) + "\n")
     return f"data.manifest={json.dumps(name)}"
