@@ -24,39 +24,14 @@ from ssast_edge.bundle import write_bundle
 from ssast_edge.trigger import TriggerConfig
 from train.checkpoint import Checkpoint, load_classifier
 from train.model import Classifier
+from train.onnx_graph import build_graph
 from train.packs import DATA_LICENCES
 from train.recipe import FinetuneRecipe, KeywordRecipe, recipe_table
 
-__all__ = ["export_bundle", "export_onnx", "origin"]
+__all__ = ["export_bundle", "origin"]
 
 TOLERANCE = 1e-4  # float32 sums in another order
-OPSET = 18
 _TAGGING_HOP_MS = 200
-
-
-def export_onnx(model: Classifier, path: Path) -> None:
-    """Write the model as ONNX: input "fbank" (1, frames, bins), output "logits" (1, labels)."""
-    config = model.encoder.config
-    example = torch.zeros(1, config.num_frames, config.num_mel_bins)
-    program = torch.onnx.export(
-        model.eval(),
-        (example,),
-        input_names=["fbank"],
-        output_names=["logits"],
-        opset_version=OPSET,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    assert program is not None
-    graph = program.model_proto
-    # The exporter leaves stack traces, with the paths of this machine, on every node and value.
-    for item in (*graph.graph.node, *graph.graph.value_info, *graph.graph.initializer):
-        item.ClearField("metadata_props")
-        item.ClearField("doc_string")
-    graph.ClearField("metadata_props")
-    graph.graph.ClearField("metadata_props")
-    onnx.save(graph, path)
 
 
 def export_bundle(
@@ -90,7 +65,7 @@ def export_bundle(
         logits = model(torch.from_numpy(fbank)[None])[0].numpy()
     with tempfile.TemporaryDirectory() as temporary:
         onnx_path = Path(temporary) / "model.onnx"
-        export_onnx(model, onnx_path)
+        onnx.save(build_graph(model), onnx_path)
         session = onnxruntime.InferenceSession(onnx_path, providers=["CPUExecutionProvider"])
         exported = session.run(None, {"fbank": fbank[None]})[0][0]
         difference = float(np.abs(exported - logits).max())

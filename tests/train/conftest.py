@@ -1,7 +1,6 @@
 """A tiny data folder in the layout of ../shared/data, with buzzes for words, and a tiny recipe."""
 
 import csv
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +128,5 @@ def tiny_checkpoint(
 def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That checkpoint as a bundle with the default triggers; not to be changed."""
     folder = tmp_path_factory.mktemp("bundles") / "tones"
-    with warnings.catch_warnings():  # torch's exporter warns of its own parts
-        warnings.simplefilter("ignore")
-        export_bundle(tiny_checkpoint, folder)
+    export_bundle(tiny_checkpoint, folder)
     return folder

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -74,9 +73,7 @@ HERTZ = {"high": 3000, "low": 300, "middle": 1000}
 
 
 def invoke(*arguments: object) -> Result:
-    with warnings.catch_warnings():  # torch's exporter warns of its own parts
-        warnings.simplefilter("ignore")
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def run(*arguments: object) -> str:

@@ -1,0 +1,83 @@
+"""The exported graph: what PyTorch computes, for every layout, in one file for every runtime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+pytest.importorskip("torch", reason="torch is not installed (extra: train)")
+
+import torch  # noqa: E402
+
+from train.model import Classifier, Encoder, EncoderConfig  # noqa: E402
+from train.onnx_graph import DOMAIN, FUSED_PATCH_EMBED, build_graph, strip_functions  # noqa: E402
+
+LAYOUTS = {
+    "patch": {"patch_bins": 16, "patch_frames": 16, "stride_bins": 16, "stride_frames": 16},
+    "overlapping": {"patch_bins": 16, "patch_frames": 16, "stride_bins": 10, "stride_frames": 10},
+    "frame": {"patch_bins": 128, "patch_frames": 2, "stride_bins": 128, "stride_frames": 2},
+    "overlapping frame": {
+        "patch_bins": 128, "patch_frames": 8, "stride_bins": 128, "stride_frames": 4,
+    },
+}  # fmt: skip
+
+
+def make(layout: str, *, pooling: str = "mean", prefix: int = 2) -> Classifier:
+    torch.manual_seed(0)
+    config = EncoderConfig(
+        num_frames=98, num_mel_bins=128, dim=64, depth=2, num_heads=4,
+        num_prefix_tokens=prefix, **LAYOUTS[layout],
+    )  # fmt: skip
+    model = Classifier(Encoder(config), 5, mean=-4.3, std=3.9, pooling=pooling)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+    return model.eval()
+
+
+def run(model: onnx.ModelProto, fbank: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    logits: np.ndarray = session.run(["logits"], {"fbank": fbank})[0]
+    return logits
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_logits_are_pytorchs(layout: str, pooling: str) -> None:
+    model = make(layout, pooling=pooling)
+    rng = np.random.default_rng(0)
+    fbank = rng.normal(-4, 4, (3, 98, 128)).astype(np.float32)
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(fbank)).numpy()
+    np.testing.assert_allclose(run(build_graph(model, batch=None), fbank), wanted, atol=1e-4)
+    np.testing.assert_allclose(run(build_graph(model), fbank[:1]), wanted[:1], atol=1e-4)
+
+
+def test_the_first_node_is_ours_and_says_so() -> None:
+    graph = build_graph(make("patch"))
+    first = graph.graph.node[0]
+    assert (first.domain, first.op_type) == (DOMAIN, FUSED_PATCH_EMBED)
+    values = {a.name: onnx.helper.get_attribute_value(a) for a in first.attribute}
+    assert values["plugin_version"] == b"1"
+    assert values["plugin_namespace"] == DOMAIN.encode()
+    assert [f.name for f in graph.functions] == [FUSED_PATCH_EMBED]
+    assert not strip_functions(graph).functions
+    assert graph.functions, "the graph itself is left as it was"
+
+
+def test_linear_layers_are_named_after_their_modules() -> None:
+    names = [n.name for n in build_graph(make("frame")).graph.node if n.op_type == "MatMul"]
+    assert names[:4] == [
+        "blocks.0.attn.qkv",
+        "blocks.0.attn.similarity",
+        "blocks.0.attn.mixed",
+        "blocks.0.attn.proj",
+    ]  # fmt: skip
+    assert names[-1] == "head"
+
+
+def test_nothing_of_the_machine_is_in_the_file(tmp_path: Path) -> None:
+    onnx.save(build_graph(make("frame")), tmp_path / "model.onnx")
+    assert str(Path(__file__).parents[2]).encode() not in (tmp_path / "model.onnx").read_bytes()

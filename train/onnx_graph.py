@@ -1,0 +1,248 @@
+"""A classifier as ONNX, node by node: one graph for ONNX Runtime and TensorRT.
+
+Raw log-mel to logits. The first node is `ssast_edge::FusedPatchEmbed` (normalise, cut patches,
+project, add bias and positions, put the prefix tokens in front); a model-local function of the same
+name says what it computes, so that any runtime without our kernel runs the function instead.
+Every linear layer is a MatMul named after its module, which is what quantisation goes by.
+Knows nothing of files, bundles or runtimes. B clips, T frames, F bins, N patches, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from train.model import Block, Classifier
+
+__all__ = ["DOMAIN", "FUSED_PATCH_EMBED", "OPSET", "build_graph", "strip_functions"]
+
+DOMAIN = "ssast_edge"
+FUSED_PATCH_EMBED = "FusedPatchEmbed"
+OPSET = 18
+_IR_VERSION = 9  # the newest that every ONNX Runtime since 1.17 reads
+
+
+def build_graph(model: Classifier, *, batch: int | None = 1) -> onnx.ModelProto:
+    """Input "fbank" (batch, T, F) raw log-mel, output "logits" (batch, labels); None: any batch."""
+    config = model.encoder.config
+    graph = _Graph()
+    tokens = _patch_embed(graph, model)
+    for number, block in enumerate(model.encoder.blocks):
+        assert isinstance(block, Block)
+        tokens = _block(graph, f"blocks.{number}", block, tokens)
+    tokens = graph.layer_norm("norm", model.encoder.norm, tokens)
+    prefix = config.num_prefix_tokens
+    first, last = (prefix, prefix + config.num_patches) if model.pooling == "mean" else (0, prefix)
+    chosen = graph.node(
+        "Slice", "pool.slice", [tokens, *graph.integers("pool", [first], [last], [1])]
+    )
+    pooled = graph.node(
+        "ReduceMean", "pool", [chosen, *graph.integers("pool.mean", [1])], keepdims=0
+    )
+    norm, linear = model.head
+    assert isinstance(norm, nn.LayerNorm)
+    assert isinstance(linear, nn.Linear)
+    pooled = graph.layer_norm("head.norm", norm, pooled)
+    graph.linear("head", linear, pooled, output="logits")
+    size: int | str = "batch" if batch is None else batch
+    made = helper.make_graph(
+        graph.nodes,
+        "ssast",
+        [_value("fbank", [size, config.num_frames, config.num_mel_bins])],
+        [_value("logits", [size, linear.out_features])],
+        initializer=graph.weights,
+    )
+    model_proto = helper.make_model(
+        made,
+        producer_name="ssast-edge",
+        ir_version=_IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
+        functions=[_function(model)],
+    )
+    onnx.checker.check_model(model_proto)
+    return model_proto
+
+
+def strip_functions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the function: for TensorRT before 10.7, which would prefer it to our kernel."""
+    stripped = onnx.ModelProto()
+    stripped.CopyFrom(model)
+    stripped.ClearField("functions")
+    return stripped
+
+
+class _Graph:
+    """Nodes and weights, in the order in which they are added."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[TensorProto] = []
+
+    def weight(self, name: str, values: NDArray[Any]) -> str:
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def integers(self, name: str, *values: Sequence[int]) -> list[str]:
+        return [
+            self.weight(f"{name}.{number}", np.array(value, dtype=np.int64))
+            for number, value in enumerate(values)
+        ]
+
+    def node(
+        self, op: str, name: str, inputs: Sequence[str], *, output: str = "", **attributes: Any
+    ) -> str:
+        output = output or f"{name}:out"
+        self.nodes.append(helper.make_node(op, inputs, [output], name=name, **attributes))
+        return output
+
+    def layer_norm(self, name: str, module: nn.LayerNorm, x: str) -> str:
+        scale = self.weight(f"{name}.weight", _numpy(module.weight))
+        bias = self.weight(f"{name}.bias", _numpy(module.bias))
+        return self.node("LayerNormalization", name, [x, scale, bias], epsilon=module.eps)
+
+    def linear(self, name: str, module: nn.Linear, x: str, *, output: str = "") -> str:
+        weight = self.weight(f"{name}.weight", _numpy(module.weight).T)
+        product = self.node("MatMul", name, [x, weight])
+        bias = self.weight(f"{name}.bias", _numpy(module.bias))
+        return self.node("Add", f"{name}.add", [product, bias], output=output)
+
+
+def _patch_embed(graph: _Graph, model: Classifier) -> str:
+    encoder = model.encoder
+    projection, config = encoder.patch_embed.proj, encoder.config
+    addend = encoder.pos_embed.detach().clone()  # what each token gets beside its projection
+    addend[:, : config.num_prefix_tokens] += encoder.prefix_tokens
+    assert projection.bias is not None
+    addend[:, config.num_prefix_tokens :] += projection.bias
+    return graph.node(
+        FUSED_PATCH_EMBED,
+        "patch_embed",
+        [
+            "fbank",
+            graph.weight("patch_embed.weight", _numpy(projection.weight)),
+            graph.weight("patch_embed.addend", _numpy(addend)),
+        ],
+        domain=DOMAIN,
+        mean=float(model.mean),
+        std=float(model.std),
+        stride_bins=config.stride_bins,
+        stride_frames=config.stride_frames,
+        plugin_version="1",
+        plugin_namespace=DOMAIN,
+    )
+
+
+def _function(model: Classifier) -> onnx.FunctionProto:
+    """Fbank (B, T, F), weight (D, 1, bins, frames), addend (1, prefix + N, D) -> (B, prefix + N, D)."""
+    config = model.encoder.config
+
+    def constant(name: str, **value: Any) -> onnx.NodeProto:
+        return helper.make_node("Constant", [], [name], **value)
+
+    def referring(name: str, attribute: str) -> onnx.NodeProto:
+        node = helper.make_node("Constant", [], [name])
+        node.attribute.append(
+            onnx.AttributeProto(
+                name="value_float", ref_attr_name=attribute, type=onnx.AttributeProto.FLOAT
+            )
+        )
+        return node
+
+    pads = [0, config.num_prefix_tokens, 0, 0, 0, 0]
+    nodes = [
+        referring("mean_", "mean"),
+        referring("std_", "std"),
+        constant("two", value_float=2.0),
+        constant("channel", value_ints=[1]),
+        constant("flat", value_ints=[0, config.dim, -1]),
+        constant("pads", value_ints=pads),
+        helper.make_node("Mul", ["std_", "two"], ["spread"]),
+        helper.make_node("Sub", ["fbank", "mean_"], ["centred"]),
+        helper.make_node("Div", ["centred", "spread"], ["normalised"]),
+        helper.make_node("Transpose", ["normalised"], ["turned"], perm=[0, 2, 1]),
+        helper.make_node("Unsqueeze", ["turned", "channel"], ["image"]),
+        helper.make_node(
+            "Conv", ["image", "weight"], ["projected"],
+            strides=[config.stride_bins, config.stride_frames],
+            kernel_shape=[config.patch_bins, config.patch_frames],
+        ),
+        helper.make_node("Reshape", ["projected", "flat"], ["columns"]),
+        helper.make_node("Transpose", ["columns"], ["patches"], perm=[0, 2, 1]),
+        helper.make_node("Pad", ["patches", "pads"], ["padded"]),
+        helper.make_node("Add", ["padded", "addend"], ["tokens"]),
+    ]  # fmt: skip
+    return helper.make_function(
+        DOMAIN,
+        FUSED_PATCH_EMBED,
+        ["fbank", "weight", "addend"],
+        ["tokens"],
+        nodes,
+        [helper.make_opsetid("", OPSET)],
+        ["mean", "std", "stride_bins", "stride_frames", "plugin_version", "plugin_namespace"],
+    )
+
+
+def _block(graph: _Graph, name: str, block: Block, x: str) -> str:
+    normed = graph.layer_norm(f"{name}.norm1", block.norm1, x)
+    x = graph.node("Add", f"{name}.add1", [x, _attention(graph, f"{name}.attn", block, normed)])
+    normed = graph.layer_norm(f"{name}.norm2", block.norm2, x)
+    hidden = graph.linear(f"{name}.mlp.fc1", block.mlp.fc1, normed)
+    active = _gelu(graph, f"{name}.mlp.gelu", hidden)
+    return graph.node(
+        "Add", f"{name}.add2", [x, graph.linear(f"{name}.mlp.fc2", block.mlp.fc2, active)]
+    )
+
+
+def _attention(graph: _Graph, name: str, block: Block, x: str) -> str:
+    attention = block.attn
+    heads, width = attention.num_heads, attention.head_dim
+    joint = graph.linear(f"{name}.qkv", attention.qkv, x)
+    query, key, value = (f"{name}.{part}" for part in ("query", "key", "value"))
+    graph.nodes.append(
+        helper.make_node(
+            "Split", [joint], [query, key, value], name=f"{name}.split", axis=-1, num_outputs=3
+        )
+    )
+    (shape,) = graph.integers(f"{name}.heads", [0, 0, heads, width])
+
+    def apart(part: str, perm: list[int]) -> str:
+        rows = graph.node("Reshape", f"{part}.reshape", [part, shape])
+        return graph.node("Transpose", f"{part}.transpose", [rows], perm=perm)
+
+    scale = graph.weight(f"{name}.scale", np.array(width**-0.5, dtype=np.float32))
+    scaled = graph.node("Mul", f"{name}.scaled", [apart(query, [0, 2, 1, 3]), scale])
+    similarity = graph.node("MatMul", f"{name}.similarity", [scaled, apart(key, [0, 2, 3, 1])])
+    shares = graph.node("Softmax", f"{name}.softmax", [similarity], axis=-1)
+    mixed = graph.node("MatMul", f"{name}.mixed", [shares, apart(value, [0, 2, 1, 3])])
+    rows = graph.node("Transpose", f"{name}.rows", [mixed], perm=[0, 2, 1, 3])
+    (flat,) = graph.integers(f"{name}.flat", [0, 0, heads * width])
+    joined = graph.node("Reshape", f"{name}.joined", [rows, flat])
+    return graph.linear(f"{name}.proj", attention.proj, joined)
+
+
+def _gelu(graph: _Graph, name: str, x: str) -> str:
+    """The exact one, in the operators that ONNX Runtime and TensorRT know how to fuse."""
+    root, one, half = (
+        graph.weight(f"{name}.{label}", np.array(value, dtype=np.float32))
+        for label, value in (("root", 2.0**0.5), ("one", 1.0), ("half", 0.5))
+    )
+    error = graph.node("Erf", f"{name}.erf", [graph.node("Div", f"{name}.div", [x, root])])
+    gate = graph.node("Add", f"{name}.add", [error, one])
+    product = graph.node("Mul", f"{name}.mul", [x, gate])
+    return graph.node("Mul", name, [product, half])
+
+
+def _value(name: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.detach().to(torch.float32).numpy()
+    return array
