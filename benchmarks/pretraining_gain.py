@@ -1,8 +1,6 @@
 """What pretraining is worth: the same fine-tuning from a pretrained encoder and from scratch.
 
     python -m train prepare packs --root ../shared/data
-    python -m train pretrain train/recipes/pretrain_packs_frame.toml
-    python -m train pretrain train/recipes/pretrain_packs_patch.toml
     python -m benchmarks.pretraining_gain ablate
     python -m benchmarks.pretraining_gain run
     python -m benchmarks.pretraining_gain report --json docs/figures/pretraining_gain.json
@@ -14,8 +12,10 @@ of ESC-50) are scored once, at the end of a run; nothing is chosen by them.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import multiprocessing
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from benchmarks.output import write_json
 from train.errors import one_line_errors
 
-RECIPES = Path(__file__).parents[1] / "train" / "recipes"
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "train" / "recipes"
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -39,7 +40,7 @@ class Experiment:
 
     recipe: str
     overrides: tuple[str, ...]
-    arms: dict[str, str]  # name -> run of the pretrained encoder, below the runs' folder
+    arms: dict[str, str]  # name -> pretrained encoder; {runs}: the folder of all runs
     folds: tuple[int, ...] = (0,)
 
 
@@ -47,10 +48,11 @@ _NO_VALIDATION = "engine.validate_every_steps=1000000"  # but at the end
 _ABLATED = (
     _NO_VALIDATION,
     "model.dim=128", "model.depth=6", "model.num_heads=4",
-    "data.label_fraction=0.1", "optimizer.epochs=20",
+    "data.label_fraction=0.1", "optimizer.epochs=12",
 )  # fmt: skip
 _ABLATED_PRETRAINING = (
-    "model.dim=128", "model.depth=6", "model.num_heads=4", "optimizer.steps=700",
+    "model.dim=128", "model.depth=6", "model.num_heads=4",
+    "optimizer.steps=500", "optimizer.warmup_steps=100",
 )  # fmt: skip
 # Run -> what it changes of train/recipes/pretrain_packs_frame.toml (joint, 50 of 64 masked).
 PRETRAININGS = {
@@ -62,28 +64,28 @@ PRETRAININGS = {
 }
 _ABLATION = {
     "scratch": "",
-    "joint": "ablation-joint/best",
-    "discriminative": "ablation-discriminative/best",
-    "generative": "ablation-generative/best",
-    "mask 50 %": "ablation-mask32/best",
-    "mask 90 %": "ablation-mask58/best",
+    "joint": "{runs}/ablation-joint/best",
+    "discriminative": "{runs}/ablation-discriminative/best",
+    "generative": "{runs}/ablation-generative/best",
+    "mask 50 %": "{runs}/ablation-mask32/best",
+    "mask 90 %": "{runs}/ablation-mask58/best",
 }
 
 EXPERIMENTS = {
     "speech_commands_10_percent": Experiment(
         "speech_commands_packs.toml",
         ("data.label_fraction=0.1", "optimizer.epochs=20", _NO_VALIDATION),
-        {"scratch": "", "pretrained": "tiny-frame/best"},
+        {"scratch": "", "pretrained": "encoders/tiny-frame"},
     ),
     "speech_commands": Experiment(
         "speech_commands_packs.toml",
         (_NO_VALIDATION,),
-        {"scratch": "", "pretrained": "tiny-frame/best"},
+        {"scratch": "", "pretrained": "encoders/tiny-frame"},
     ),
     "esc50": Experiment(
         "esc50_packs.toml",
         (),
-        {"scratch": "", "pretrained": "tiny-patch/best"},
+        {"scratch": "", "pretrained": "encoders/tiny-patch"},
         folds=(1, 2, 3, 4),
     ),
     "ablation": Experiment("speech_commands_packs.toml", _ABLATED, _ABLATION),
@@ -114,7 +116,7 @@ def run_one(run: Run, runs: Path, out: Path, manifests: Path, cache: Path) -> Pa
     from train.corpus import open_corpus
     from train.engine import Machine
     from train.finetune import finetune
-    from train.recipe import FinetuneRecipe, load_recipe
+    from train.recipe import FinetuneRecipe, load_recipe, recipe_table
     from train.scoring import score_clips, targets_of
 
     experiment = EXPERIMENTS[run.experiment]
@@ -123,13 +125,17 @@ def run_one(run: Run, runs: Path, out: Path, manifests: Path, cache: Path) -> Pa
     assert isinstance(recipe, FinetuneRecipe)
     folder = out / run.folder
     target = folder / "test.json"
+    named = experiment.arms[run.arm].format(runs=runs.resolve())
+    start = ROOT / named if named else None
+    key = _key(recipe_table(recipe), start)
     if target.is_file():
-        return target
-    start = experiment.arms[run.arm]
+        if json.loads(target.read_text())["key"] == key:
+            return target
+        shutil.rmtree(folder)  # of another recipe or encoder
     machine = Machine(accelerator="cpu", workers=0, threads=1)
     last = finetune(
         recipe, manifests=manifests, cache=cache, out=folder, machine=machine,
-        init=runs / start if start else None,
+        init=start,
     )  # fmt: skip
     fabric = Fabric(accelerator="cpu", devices=1)
     model, checkpoint = load_classifier(last)
@@ -144,6 +150,7 @@ def run_one(run: Run, runs: Path, out: Path, manifests: Path, cache: Path) -> Pa
     right = scores.argmax(1) == targets_of(part, checkpoint.classes).argmax(1)
     result = {
         **dataclasses.asdict(run),
+        "key": key,
         "clips": len(right),
         "accuracy": float(right.mean()),
         "right": right.astype(int).tolist(),
@@ -153,6 +160,15 @@ def run_one(run: Run, runs: Path, out: Path, manifests: Path, cache: Path) -> Pa
     partial.write_text(json.dumps(result))
     partial.rename(target)
     return target
+
+
+def _key(recipe: dict[str, Any], start: Path | None) -> str:
+    """Of what a result depends on: recipe and encoder."""
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
+    for path in sorted(start.glob("*.safetensors")) if start is not None else ():
+        if path.name in ("average.safetensors", "encoder.safetensors"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @click.group()
@@ -259,9 +275,10 @@ def summarise(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, An
             continue
         tables[arm] = 1.0 - np.array([np.concatenate([r["right"] for r in rs]) for rs in whole])
         groups = [s or str(i) for i, s in enumerate(s for r in whole[0] for s in r["speakers"])]
-    if not tables:
+    first = next(iter(experiment.arms))
+    if first not in tables:
         return []
-    base = next(iter(tables.values()))
+    base = tables[first]
     arms = []
     for arm, wrong in tables.items():
         low, high = _cut_interval(base, wrong, groups)

@@ -57,7 +57,7 @@ def train(folder: Path, batch: int, steps: int) -> None:
 
     from train.checkpoint import build_model
     from train.data.clips import Batch
-    from train.engine import Machine, fit, open_machine
+    from train.engine import Machine, TrainingData, fit, open_machine
     from train.pretext import MaskedSpectrogramPretext
     from train.pretrain import PretextObjective
     from train.recipe import PretrainRecipe, load_recipe
@@ -68,7 +68,7 @@ def train(folder: Path, batch: int, steps: int) -> None:
     )  # fmt: skip
     recipe = load_recipe(RECIPE, overrides)
     assert isinstance(recipe, PretrainRecipe)
-    fabric = open_machine(Machine(accelerator="cpu", threads=1), recipe.engine.precision)
+    fabric = open_machine(Machine(accelerator="cpu", threads=1), recipe)
     model = build_model(recipe, (), 0.0, 0.5)
     assert isinstance(model, MaskedSpectrogramPretext)
 
@@ -83,8 +83,7 @@ def train(folder: Path, batch: int, steps: int) -> None:
 
     fit(
         recipe, PretextObjective(model, 0.0, 0.5), Noise(), fabric=fabric, out=folder,
-        steps_per_epoch=1000.0, classes=(), statistics=(0.0, 0.5), sources=(), resume=None,
-        workers=0,
+        steps_per_epoch=1000.0, data=TrainingData((), (0.0, 0.5), ()), resume=None, workers=0,
     )  # fmt: skip
 
 

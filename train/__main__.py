@@ -47,14 +47,16 @@ def run_options(command: Command) -> Command:
                 "--accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto"
             ),
             click.option(
-                "--devices", default=0, help="Of this node.  [default: all; torchrun decides]"
+                "--devices", type=click.IntRange(min=0), default=0,
+                help="Of this node.  [default: all; torchrun decides]",
             ),
-            click.option("--nodes", default=1, show_default=True),
+            click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True),
             click.option(
                 "--workers", type=click.IntRange(min=0), default=1, show_default=True,
                 help="Processes that make batches, for each training process.",
             ),
-            click.option("--threads", default=0, help="Of the CPU.  [default: torch's choice]"),
+            click.option("--threads", type=click.IntRange(min=0), default=0,
+                         help="Of the CPU.  [default: torch's choice]"),
         )
     ):  # fmt: skip
         command = option(command)
@@ -156,7 +158,9 @@ def shard(manifest: Path, out: Path, root: Path | None, clips_per_shard: int, jo
 @main.command("import")
 @click.argument("checkpoint", type=FILE)
 @click.option("--out", type=FOLDER, required=True, help="Folder of the encoder to write.")
-@click.option("--stride", type=int, nargs=2, help="BINS FRAMES of a fine-tuned .pth.")
+@click.option(
+    "--stride", type=click.IntRange(min=1), nargs=2, help="BINS FRAMES of a fine-tuned .pth."
+)
 @click.option("--half", is_flag=True, help="Store as float16.")
 def import_(checkpoint: Path, out: Path, stride: tuple[int, int] | None, half: bool) -> None:
     """Read an SSAST .pth, a Hugging Face AST folder or a run's checkpoint into an encoder folder.
@@ -190,13 +194,20 @@ def export_ssast(checkpoint: Path, out: Path, prefix: bool) -> None:
 @click.option("--manifest", type=FILE, help="Instead of the recipe's.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test",
               show_default=True)  # fmt: skip
-@click.option("--fold", default=0, help="Cross-validation: this fold instead of a split.")
+@click.option(
+    "--fold",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Cross-validation: this fold instead of a split.",
+)
 @click.option("--window-frames", type=click.IntRange(min=2), multiple=True,
               help="Measure at these lengths too, as the runtime cuts them.")  # fmt: skip
 @click.option("--out", type=FOLDER, help="Folder of the report.  [default: beside CHECKPOINT]")
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of the bootstrap.")  # fmt: skip
 @MANIFESTS
 @CACHE
+@NO_CACHE
 def evaluate(
     checkpoint: Path,
     manifest: Path | None,
@@ -207,13 +218,15 @@ def evaluate(
     seed: int,
     manifests: Path,
     cache: Path,
+    no_cache: bool,
 ) -> None:
     """Accuracy, mAP, mAUC, d-prime with intervals, per class; JSON, Markdown and HTML."""
     from train.evaluate import evaluate as run
 
     with one_line_errors():
         report = run(
-            checkpoint, manifest=manifest, manifests=manifests, cache=cache, split=split,
+            checkpoint, manifest=manifest, manifests=manifests,
+            cache=None if no_cache else cache, split=split,
             fold=fold, window_frames=window_frames, out=out, seed=seed,
         )  # fmt: skip
         click.echo(report.read_text(), nl=False)
@@ -226,10 +239,16 @@ def evaluate(
 @DATA
 @click.option("--model-card", type=FILE, help="Markdown to put beside it.")
 @click.option("--note", default="", help="Put into the bundle's provenance.")
-@click.option("--seed", default=0, show_default=True, help="Of the validation track.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of the validation track.")  # fmt: skip
 @click.option("--task", type=click.Choice(["keyword-spotting", "audio-tagging"]),
               help="Of a clip classifier's bundle.  [default: audio-tagging]")  # fmt: skip
-@click.option("--hop-ms", default=0, help="Time between inferences.  [default: the recipe's, 200]")
+@click.option(
+    "--hop-ms",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Time between inferences.  [default: the recipe's, 200]",
+)
 def export(
     checkpoint: Path,
     bundle: Path,

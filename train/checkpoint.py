@@ -132,6 +132,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             load_file(folder / f"{name}.safetensors") for name in ("model", "average", "optimizer")
         )
     except FileNotFoundError as error:
+        if (folder / "last").is_dir():
+            raise CheckpointError(
+                f"{folder} is a run: its checkpoint is {folder / 'last'}"
+            ) from error
         raise CheckpointError(
             f"{folder}: no checkpoint ({Path(error.filename or '').name} is missing)"
         ) from error

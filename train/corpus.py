@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from train.data.manifest import Example, ManifestError, missing_files, read_mani
 from train.data.shards import ShardSource
 from train.data.source import ClipSource, FileSource, PcmCache, make_pcm_cache
 from train.data.statistics import fbank_statistics
-from train.engine import Machine
+from train.engine import Machine, TrainingData
 from train.recipe import FinetuneRecipe, PretrainRecipe, RecipeError
 
-__all__ = ["Corpus", "Part", "open_corpus"]
+__all__ = ["Corpus", "Part", "hold_out", "open_corpus", "open_recordings"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,16 @@ class Corpus:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Names of the corpora that train."""
-        return tuple(sorted({self.examples[i].source for i in self.train} - {""}))
+        """Names of the corpora that train; the manifest's where an example names none."""
+        return tuple(sorted({self.examples[i].source or self.name for i in self.train}))
+
+    def record(self) -> TrainingData:
+        """What a checkpoint keeps of this data."""
+        digest = hashlib.sha256()
+        for index in self.train:
+            example = self.examples[index]
+            digest.update(f"{example.path} {example.start_s} {example.labels}\n".encode())
+        return TrainingData(self.classes, self.statistics, self.sources, digest.hexdigest()[:16])
 
     def part(self, indices: Sequence[int]) -> Part:
         """The examples at `indices`, as a source of their own."""
@@ -88,17 +96,18 @@ def open_corpus(
     """
     place = recipe.data.manifest
     with fabric.rank_zero_first():  # one process fills the cache, the others find it full
-        source, examples, all_classes = _open_all(place, manifests, cache, max(1, machine.workers))
+        source, examples, all_classes = open_recordings(
+            place, manifests, cache, max(1, machine.workers)
+        )
         examples = hold_out(examples, recipe.data.validation_share)
         train, val = split(examples, recipe)
-        if not train:
-            raise RecipeError(f"{place}: no example to train on")
+        _check_split(train, val, recipe)
         statistics = (recipe.normalization.mean, recipe.normalization.std)
         if not statistics[1]:
             part = Part(source, [examples[i] for i in train], np.asarray(train, dtype=np.intp))
             statistics = _statistics(part, recipe)
     classes = all_classes if isinstance(recipe, FinetuneRecipe) else ()
-    return Corpus(Path(place).name, source, examples, classes, train, val, statistics)
+    return Corpus(Path(place).stem, source, examples, classes, train, val, statistics)
 
 
 class _Joined:
@@ -132,11 +141,22 @@ class _Joined:
         return np.concatenate([source.durations() for source in self.sources])
 
 
-def _open_all(
-    places: str, manifests: Path, cache: Path | None, jobs: int
+def open_recordings(
+    places: str,
+    manifests: Path,
+    cache: Path | None,
+    jobs: int,
+    *,
+    keep: Callable[[Sequence[Example]], Sequence[Example]] = lambda examples: examples,
 ) -> tuple[ClipSource, Sequence[Example], tuple[str, ...]]:
-    """The manifests named, joined by " + ", with all their classes."""
-    opened = [_open(place, manifests, cache, jobs) for place in places.split(" + ")]
+    """Recordings, examples and classes of the manifests or shards named, joined by " + ".
+
+    keep: of a manifest's examples those that are wanted; the others are not decoded.
+    """
+    names = places.split(" + ")
+    if len(set(names)) < len(names):
+        raise ManifestError(f"{places}: a manifest is named twice")
+    opened = [_open(place, manifests, cache, jobs, keep) for place in names]
     if len(opened) == 1:
         return opened[0]
     classes = tuple(dict.fromkeys(label for _, _, labels in opened for label in labels))
@@ -145,7 +165,11 @@ def _open_all(
 
 
 def _open(
-    place: str, manifests: Path, cache: Path | None, jobs: int
+    place: str,
+    manifests: Path,
+    cache: Path | None,
+    jobs: int,
+    keep: Callable[[Sequence[Example]], Sequence[Example]],
 ) -> tuple[ClipSource, Sequence[Example], tuple[str, ...]]:
     """Recordings, examples and classes of a manifest, or of shards (a folder or an address)."""
     if "://" in place or (manifests / place / "shards.json").is_file():
@@ -153,6 +177,7 @@ def _open(
         shards = ShardSource(base, cache or manifests / "shards")
         return shards, shards.examples, shards.classes
     manifest = read_manifest(manifests / place)
+    manifest = dataclasses.replace(manifest, examples=list(keep(manifest.examples)))
     if absent := missing_files(manifest):
         raise ManifestError(
             f"{place}: {len(absent)} of {len(manifest.examples)} recordings are not there, "
@@ -183,13 +208,14 @@ def _statistics(part: Part, recipe: PretrainRecipe | FinetuneRecipe) -> tuple[fl
 def hold_out(examples: Sequence[Example], share: float) -> Sequence[Example]:
     """Move about that share of the speakers (clips, where none is named) from train to val.
 
-    By a hash of the name, so that clips that come later move nobody. Not where some validate.
+    By a hash of the name, so that clips that come later, another place on the disk or shards move
+    nobody. Not where some validate already.
     """
     if not share or any(example.split == "val" for example in examples):
         return examples
 
     def moves(example: Example) -> bool:
-        name = example.speaker or example.path
+        name = example.speaker or Path(example.path).name
         draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
         return example.split == "train" and draw < share * 2**32
 
@@ -202,7 +228,11 @@ def split(
     """Indices that train and that validate, by the recipe's fold or the manifest's splits."""
     data = recipe.data
     if data.test_fold:
-        train = [i for i, e in enumerate(examples) if e.fold != data.test_fold]
+        if not any(e.fold == data.test_fold for e in examples):
+            raise RecipeError(f"{data.manifest}: no example has fold {data.test_fold}")
+        train = [
+            i for i, e in enumerate(examples) if e.fold != data.test_fold and e.split == "train"
+        ]
         val: list[int] = []
     else:
         train = [i for i, e in enumerate(examples) if e.split == "train"]
@@ -210,6 +240,24 @@ def split(
     if data.label_fraction < 1:
         train = _fraction(examples, train, data.label_fraction, recipe.seed)
     return train, val
+
+
+def _check_split(
+    train: Sequence[int], val: Sequence[int], recipe: PretrainRecipe | FinetuneRecipe
+) -> None:
+    place = recipe.data.manifest
+    if not train:
+        raise RecipeError(f"{place}: no example to train on")
+    if recipe.data.validation_share and not val:
+        raise RecipeError(
+            f"{place}: data.validation_share {recipe.data.validation_share} of its "
+            f"{len(train)} training examples is none of them; give a larger share"
+        )
+    if recipe.optimizer.schedule == "plateau" and not val:
+        raise RecipeError(
+            f"{place}: no example validates, and schedule 'plateau' waits for that: give "
+            "data.validation_share or another schedule"
+        )
 
 
 def _fraction(

@@ -10,17 +10,21 @@ depend on the step alone.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -36,15 +40,17 @@ from train.checkpoint import (
     save_checkpoint,
 )
 from train.data.clips import Batch
+from train.initial import Start
 from train.optim import Plateau, WeightAverage, learning_rate, make_optimizer, parameter_names
 from train.plots import plot_training
-from train.recipe import Recipe, RecipeError
+from train.recipe import Recipe, RecipeError, recipe_table
 from train.run_log import RunLog
 
 __all__ = [
     "Batches",
     "Machine",
     "Objective",
+    "TrainingData",
     "Validation",
     "fit",
     "choose_precision",
@@ -62,6 +68,51 @@ class Machine:
     nodes: int = 1
     workers: int = 1  # processes that make batches, for each training process
     threads: int = 0  # of the CPU; 0: torch's own choice
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a checkpoint says of the data that it learnt from."""
+
+    classes: tuple[str, ...]  # of the outputs, in order; none while pretraining
+    statistics: tuple[float, float]  # mean and standard deviation of the raw log-mel
+    sources: tuple[str, ...]  # corpora that the weights come from, for the licences of exports
+    fingerprint: str = ""  # of the training examples, in order
+    start: str = ""  # fingerprint of the encoder that the run starts from; none: from scratch
+
+    def starting_from(self, encoder: Start | None) -> TrainingData:
+        """With the corpora of a pretrained encoder added."""
+        if encoder is None:
+            return self
+        sources = tuple(dict.fromkeys((*self.sources, *encoder.sources)))
+        return replace(self, sources=sources, start=encoder.fingerprint)
+
+    def resumed(self, checkpoint: Checkpoint | None, out: Path) -> TrainingData:
+        """As the checkpoint has it; RecipeError when it learnt from other data."""
+        if checkpoint is None:
+            return self
+        if checkpoint.classes != self.classes:
+            raise RecipeError(
+                f"{out} was trained with the classes {', '.join(checkpoint.classes)}, the data "
+                f"now gives {', '.join(self.classes)}; choose another --out"
+            )
+        known = checkpoint.progress.get("fingerprint", "")
+        if known and self.fingerprint and known != self.fingerprint:
+            raise RecipeError(
+                f"the training recordings are not those that {out} began with; bring them back "
+                "or choose another --out"
+            )
+        if checkpoint.progress.get("start", self.start) != self.start:
+            raise RecipeError(
+                f"{out} began from another encoder than --init now says; give the same, or another "
+                "--out"
+            )
+        return replace(
+            self,
+            statistics=(checkpoint.mean, checkpoint.std),
+            sources=tuple(checkpoint.progress["sources"]),
+            fingerprint=known or self.fingerprint,
+        )
 
 
 class Objective(nn.Module):
@@ -91,21 +142,43 @@ class Validation:
     higher_is_better: bool
 
 
-def open_machine(machine: Machine, precision: str) -> Fabric:
+def open_machine(machine: Machine, recipe: Recipe) -> Fabric:
     """Processes, devices and precision. Under torchrun its processes are used."""
     if machine.threads:
         torch.set_num_threads(machine.threads)
     devices: int | str = machine.devices or "auto"
     if not machine.devices and (machine.accelerator == "cpu" or not torch.cuda.is_available()):
         devices = _torchrun_processes()
-    fabric = Fabric(
-        accelerator=machine.accelerator,
-        devices=devices,
-        num_nodes=machine.nodes,
-        precision=choose_precision(precision, machine.accelerator),  # type: ignore[arg-type]
-    )
-    fabric.launch()
+    try:
+        fabric = Fabric(
+            accelerator=machine.accelerator,
+            devices=devices,
+            num_nodes=machine.nodes,
+            strategy=_strategy(devices, machine.nodes),
+            precision=choose_precision(recipe.engine.precision, machine.accelerator),  # type: ignore[arg-type]
+        )
+        fabric.launch()
+    except (RuntimeError, MisconfigurationException) as error:
+        raise ValueError(
+            f"--accelerator {machine.accelerator} --devices {devices} cannot be had here: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    settings = recipe.optimizer
+    parts = fabric.world_size * settings.accumulate
+    if settings.batch_size % parts:
+        raise RecipeError(
+            f"optimizer.batch_size {settings.batch_size} does not divide into {parts} parts "
+            f"({fabric.world_size} processes, accumulate {settings.accumulate})"
+        )
     return fabric
+
+
+def _strategy(devices: int | str, nodes: int) -> Any:
+    """Fabric's choice; several processes wait longer than its half hour while one decodes."""
+    count = torch.cuda.device_count() if devices == "auto" else int(devices)
+    if count * nodes <= 1:
+        return "auto"
+    return DDPStrategy(timeout=timedelta(hours=24))
 
 
 def choose_precision(precision: str, accelerator: str) -> str:
@@ -125,11 +198,26 @@ def resume_point(recipe: Recipe, out: Path) -> Checkpoint | None:
     if not has_checkpoint(folder):
         return None
     checkpoint = load_checkpoint(folder)
-    if checkpoint.recipe != recipe:
+    if differing := _differing_key(recipe_table(checkpoint.recipe), recipe_table(recipe)):
         raise RecipeError(
-            f"{folder} was trained by another recipe; choose another --out or remove it"
+            f"{folder} was trained by another recipe, {differing}; choose another --out or remove "
+            "it"
         )
     return checkpoint
+
+
+def _differing_key(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
+    """The first key that changes what is learnt, as "key is NEW, was OLD"; empty: none."""
+    for key in new:
+        before, after = old.get(key), new[key]
+        if prefix == "engine." and key != "precision":
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            if found := _differing_key(before, after, f"{prefix}{key}."):
+                return found
+        elif before != after:
+            return f"{prefix}{key} is {after!r}, was {before!r}"
+    return ""
 
 
 def fit(
@@ -140,27 +228,21 @@ def fit(
     fabric: Fabric,
     out: Path,
     steps_per_epoch: float,
-    classes: tuple[str, ...],
-    statistics: tuple[float, float],
-    sources: tuple[str, ...],
+    data: TrainingData,
     resume: Checkpoint | None,
     validation: Validation | None = None,
     workers: int = 1,
 ) -> Path:
-    """Train to the recipe's last step; returns the folder of the last checkpoint.
-
-    sources: the corpora that the weights come from, kept for the licences of what is exported.
-    """
+    """Train to the recipe's last step; returns the folder of the last checkpoint."""
     settings, engine = recipe.optimizer, recipe.engine
-    total = settings.steps or max(1, round(settings.epochs * steps_per_epoch))
-    parts = fabric.world_size * settings.accumulate
-    if settings.batch_size % parts:
-        raise RecipeError(
-            f"optimizer.batch_size {settings.batch_size} does not divide into {parts} parts "
-            f"({fabric.world_size} processes, accumulate {settings.accumulate})"
+    total = settings.steps or math.ceil(settings.epochs * steps_per_epoch - 1e-9)
+    if fabric.is_global_zero and settings.warmup_steps > total // 2:
+        tqdm.write(
+            f"warning: {settings.warmup_steps} of the run's {total} steps warm up; give more "
+            "optimizer.epochs or fewer optimizer.warmup_steps"
         )
     run = _Run(
-        recipe, objective, fabric, out, classes, statistics, sources,
+        recipe, objective, fabric, out, data,
         higher_is_better=validation is None or validation.higher_is_better,
     )  # fmt: skip
     if resume is not None:
@@ -201,9 +283,14 @@ def fit(
                     run.save("best")
             if does_save:
                 run.save("last")
+                _list_unreadable(window.unreadable, out, fabric)
     if fabric.is_global_zero:
         plot_training(out)
-    _list_unreadable(window.unreadable, out, fabric)
+    if window.unreadable:
+        tqdm.write(
+            f"{len(window.unreadable)} recordings could not be read, others took their place: "
+            f"{out / 'unreadable.txt'}"
+        )
     return out / "last"
 
 
@@ -216,14 +303,11 @@ class _Run:
         objective: Objective,
         fabric: Fabric,
         out: Path,
-        classes: tuple[str, ...],
-        statistics: tuple[float, float],
-        sources: tuple[str, ...],
+        data: TrainingData,
         *,
         higher_is_better: bool,
     ) -> None:
-        self.recipe, self.fabric, self.out = recipe, fabric, out
-        self.classes, self.statistics, self.sources = classes, statistics, sources
+        self.recipe, self.fabric, self.out, self.data = recipe, fabric, out, data
         settings, self.model = recipe.optimizer, objective.model
         encoder = self.model.encoder
         encoder.checkpoint_activations = recipe.engine.checkpoint_activations
@@ -231,7 +315,8 @@ class _Run:
             encoder.encode = torch.compile(encoder.encode)  # type: ignore[method-assign]
         self.step = 0
         self.plateau = Plateau(settings, higher_is_better=higher_is_better)
-        self.optimizer = make_optimizer(self.model, settings)
+        is_fused = recipe.engine.precision != "16-mixed"
+        self.optimizer = make_optimizer(self.model, settings, fused=is_fused)
         self.names = parameter_names(self.model, self.optimizer)
         wrapped = fabric.setup(objective, self.optimizer)
         self._wrapped: Any = wrapped[0]  # Fabric's, which synchronise and scale
@@ -283,20 +368,23 @@ class _Run:
         self.fabric.barrier()
         if self.fabric.is_global_zero:
             progress = {
-                "sources": list(self.sources),
+                "sources": list(self.data.sources),
+                "fingerprint": self.data.fingerprint,
+                "start": self.data.start,
                 "plateau": self.plateau.state(),
                 "precision": self.fabric.strategy.precision.state_dict(),
             }
             checkpoint = Checkpoint(
-                self.recipe, self.classes, *self.statistics, self.step, self.model.state_dict(),
-                self.average.tensors, optimizer_tensors(self.optimizer, self.names), progress,
+                self.recipe, self.data.classes, *self.data.statistics, self.step,
+                self.model.state_dict(), self.average.tensors,
+                optimizer_tensors(self.optimizer, self.names), progress,
             )  # fmt: skip
             save_checkpoint(self.out / name, checkpoint)
         self.fabric.barrier()
 
 
 def _list_unreadable(lines: set[str], out: Path, fabric: Fabric) -> None:
-    """Add to OUT/unreadable.txt what this process could not read, and say so."""
+    """Add to OUT/unreadable.txt what this process could not read."""
     if not lines:
         return
     path = out / "unreadable.txt" if fabric.is_global_zero else (
@@ -304,7 +392,6 @@ def _list_unreadable(lines: set[str], out: Path, fabric: Fabric) -> None:
     )  # fmt: skip
     known = set(path.read_text().splitlines()) if path.is_file() else set()
     path.write_text("\n".join(sorted(known | lines)) + "\n")
-    tqdm.write(f"{len(lines)} recordings could not be read, others took their place: {path}")
 
 
 def _validate(
@@ -354,14 +441,20 @@ class _LossWindow:
         return values
 
 
-class _Parts(Dataset[Batch]):
-    """Batches by (step, part), for DataLoader's worker processes."""
+class _Parts(Dataset[Batch | Exception]):
+    """Batches by (step, part), for DataLoader's worker processes.
+
+    An error is handed over whole: DataLoader would wrap it in the worker's traceback.
+    """
 
     def __init__(self, batches: Batches, parts: int) -> None:
         self.batches, self.parts = batches, parts
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        return self.batches.batch(*key, self.parts)
+    def __getitem__(self, key: tuple[int, int]) -> Batch | Exception:
+        try:
+            return self.batches.batch(*key, self.parts)
+        except (ValueError, OSError) as error:
+            return error
 
 
 def _stream(
@@ -381,7 +474,10 @@ def _stream(
         multiprocessing_context=multiprocessing.get_context(context) if context else None,
         pin_memory=fabric.device.type == "cuda",
     )
-    return iter(loader)
+    for made in loader:
+        if isinstance(made, Exception):
+            raise made
+        yield made
 
 
 def _torchrun_processes() -> int:

@@ -6,6 +6,7 @@ python -m train evaluate runs/esc50-packs/last --fold 1 --window-frames 98
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,8 @@ import torch
 from lightning_fabric import Fabric
 
 from train.checkpoint import CheckpointError, load_checkpoint, load_classifier
-from train.corpus import Corpus, open_corpus
-from train.data.manifest import ManifestError
-from train.engine import Machine
+from train.corpus import Part, hold_out, open_recordings
+from train.data.manifest import Example, ManifestError
 from train.evaluation_report import write_report
 from train.metrics import Evaluation, evaluate_scores
 from train.model import Classifier, Encoder, resize_pos_embed
@@ -51,26 +51,32 @@ def evaluate(
     model, trained = load_classifier(checkpoint)
     fabric = Fabric(accelerator="auto", devices=1)
     model.to(fabric.device)
-    place = recipe if manifest is None else dataclasses.replace(
-        recipe, data=dataclasses.replace(recipe.data, manifest=str(manifest.resolve()))
-    )  # fmt: skip
-    # Statistics are the checkpoint's: nothing of the clips that are measured goes into them.
-    statistics = dataclasses.replace(recipe.normalization, mean=trained.mean, std=trained.std)
-    machine = Machine(workers=2)
-    corpus = open_corpus(
-        dataclasses.replace(place, normalization=statistics), manifests, cache, fabric, machine
-    )
-    chosen = _choose(corpus, split, fold, recipe.data.manifest)
+    place = recipe.data.manifest if manifest is None else str(manifest.resolve())
+    if manifest is None:
+        if recipe.data.test_fold and fold not in (0, recipe.data.test_fold):
+            raise ManifestError(
+                f"{checkpoint} was trained on fold {fold}; held out was {recipe.data.test_fold}"
+            )
+        fold = recipe.data.test_fold
+
+    def choose(examples: Sequence[Example]) -> list[Example]:
+        if manifest is None:
+            examples = hold_out(examples, recipe.data.validation_share)
+        return _choose(examples, split, fold, place)
+
+    source, examples, _ = open_recordings(place, manifests, cache, 2, keep=choose)
+    chosen = {(example.path, example.start_s) for example in choose(examples)}
+    indices = [i for i, e in enumerate(examples) if (e.path, e.start_s) in chosen]
+    part = Part(source, [examples[i] for i in indices], np.asarray(indices, dtype=np.intp))
     measured = {f"{recipe.clips.num_frames} frames (training length)": recipe.clips}
     for frames in window_frames:
         measured[f"{frames} frames (windows)"] = dataclasses.replace(
             recipe.clips, num_frames=frames, validation_windows=0
         )
-    part = corpus.part(chosen)
     unknown = {label for e in part.examples for label in e.labels} - set(trained.classes)
     if unknown:
         raise ManifestError(
-            f"{corpus.name}: label {sorted(unknown)[0]!r} is none of the checkpoint's classes: "
+            f"{place}: label {sorted(unknown)[0]!r} is none of the checkpoint's classes: "
             f"{', '.join(trained.classes)}"
         )
     evaluations: dict[str, Evaluation] = {}
@@ -88,11 +94,12 @@ def evaluate(
             groups=np.array([example.speaker for example in part.examples])[readable],
             seed=seed,
         )
+    trained_on = ", which it was trained on" if manifest is None and split == "train" else ""
     provenance = {
         "checkpoint": recipe.name,
         "step": trained.step,
-        "manifest": corpus.name,
-        "clips": f"fold {fold}" if fold else f"split {split}",
+        "manifest": Path(place).name,
+        "clips": f"fold {fold}" if fold else f"split {split}" + trained_on,
         "seed": seed,
     }
     folder = out or checkpoint.parent / "evaluation"
@@ -120,12 +127,8 @@ def at_length(model: Classifier, num_frames: int) -> Classifier:
     return other.to(pos.device).eval()
 
 
-def _choose(corpus: Corpus, split: str, fold: int, name: str) -> list[int]:
-    chosen = [
-        index
-        for index, example in enumerate(corpus.examples)
-        if (example.fold == fold if fold else example.split == split)
-    ]
+def _choose(examples: Sequence[Example], split: str, fold: int, name: str) -> list[Example]:
+    chosen = [e for e in examples if (e.fold == fold if fold else e.split == split)]
     if not chosen:
         where = f"fold {fold}" if fold else f"split {split!r}"
         raise ManifestError(f"{name} has no clip in {where}; --split and --fold choose others")

@@ -96,7 +96,7 @@ def export_bundle(
                     **dict(provenance or {}),
                 },
                 "data": data_licences(checkpoint),
-                "licence": "Apache-2.0",
+                "licence": _licence(data_licences(checkpoint)),
             },
             {"model.onnx": onnx_path},
             golden_fbank=fbank,
@@ -128,9 +128,19 @@ def _keep_outputs(model: Classifier, count: int) -> None:
 
 def data_licences(checkpoint: Checkpoint) -> list[dict[str, str]]:
     """Attribution of every corpus that the weights come from, pretraining included."""
-    sources = checkpoint.progress["sources"]
+    sources = checkpoint.progress.get("sources", ())
     unknown = {"licence": "not known to this project", "attribution": "", "source": ""}
     return [DATA_LICENCES.get(name, {"name": name, **unknown}) for name in sources]
+
+
+def _licence(data: list[dict[str, str]]) -> str:
+    """Of the bundle: ours, unless what it learnt from says less or nothing."""
+    licences = {source["licence"] for source in data}
+    if not data or any(licence.startswith("not known") for licence in licences):
+        return "not stated: the licences of the training data are not all known, see data"
+    if limited := sorted(licence for licence in licences if "-NC" in licence):
+        return f"{', '.join(limited)}: non-commercial use only, see data"
+    return "Apache-2.0"
 
 
 def _golden_input(checkpoint: Checkpoint, num_frames: int) -> NDArray[np.float32]:

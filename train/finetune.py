@@ -59,23 +59,24 @@ def finetune(
     init: Path | None = None,
 ) -> Path:
     """Train to the recipe's last step; returns the checkpoint folder."""
-    fabric = open_machine(machine, recipe.engine.precision)
+    fabric = open_machine(machine, recipe)
     resume = resume_point(recipe, out)
     corpus = open_corpus(recipe, manifests, cache, fabric, machine)
     train = corpus.part(corpus.train)
     check_classes(corpus, recipe)
-    statistics = (resume.mean, resume.std) if resume is not None else corpus.statistics
+    data = corpus.record()
     torch.manual_seed(recipe.seed)
+    statistics = (resume.mean, resume.std) if resume is not None else data.statistics
     model = build_model(recipe, corpus.classes, *statistics)
     assert isinstance(model, Classifier)
-    sources = tuple(resume.progress["sources"]) if resume is not None else corpus.sources
-    if init is not None and resume is None:
-        sources = tuple(dict.fromkeys((*sources, *start_from(init, model.encoder))))
+    start = start_from(init, model.encoder) if init is not None else None
+    data = data.starting_from(start).resumed(resume, out)
     order = BatchOrder(
         len(train),
         recipe.optimizer.batch_size,
         recipe.seed,
         weights=label_weights(targets_of(train, corpus.classes)) if recipe.data.balanced else None,
+        blocks=train.blocks,
     )
     batches = ClipBatches(
         train,
@@ -84,7 +85,7 @@ def finetune(
         recipe.clips,
         recipe.fbank,
         classes=corpus.classes,
-        std=statistics[1],
+        std=data.statistics[1],
         seed=recipe.seed,
     )
     validation = None
@@ -97,9 +98,7 @@ def finetune(
         fabric=fabric,
         out=out,
         steps_per_epoch=order.steps_per_epoch,
-        classes=corpus.classes,
-        statistics=statistics,
-        sources=sources,
+        data=data,
         resume=resume,
         validation=validation,
         workers=machine.workers,
@@ -121,7 +120,10 @@ def check_classes(corpus: Corpus, recipe: FinetuneRecipe) -> None:
     targets = targets_of(corpus.part(corpus.train), corpus.classes)
     empty = [c for c, n in zip(corpus.classes, targets.sum(axis=0), strict=True) if not n]
     if empty:
-        raise RecipeError(f"{name}: class {empty[0]!r} has no training clip")
+        hint = " (validation took them: another data.validation_share)" * bool(
+            recipe.data.validation_share
+        )
+        raise RecipeError(f"{name}: class {empty[0]!r} has no training clip{hint}")
     count = targets.sum(axis=1)
     if not recipe.multilabel and (count != 1).any():
         example = corpus.examples[corpus.train[int((count != 1).argmax())]]

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from train.checkpoint import has_checkpoint, load_checkpoint, load_weights
+from train.checkpoint import CheckpointError, has_checkpoint, load_checkpoint, load_weights
 from train.formats import Imported, import_checkpoint
 from train.model import Encoder, resize_pos_embed
 from train.recipe import FinetuneRecipe
 
-__all__ = ["read_any", "start_from"]
+__all__ = ["Start", "read_any", "start_from"]
 
 
 def read_any(path: Path, *, stride: tuple[int, int] | None = None) -> Imported:
     """The averaged weights of a run's checkpoint, or whatever `import_checkpoint` reads."""
     if not (path / "checkpoint.json").is_file() and (path.exists() or not has_checkpoint(path)):
         return import_checkpoint(path, stride=stride)
+    if stride:
+        raise CheckpointError(f"{path} tells its own stride: leave --stride out")
     checkpoint = load_checkpoint(path)
     groups: dict[str, dict[str, Tensor]] = {"encoder": {}, "head": {}, "pretext": {}}
     for key, value in checkpoint.average.items():
@@ -34,7 +38,7 @@ def read_any(path: Path, *, stride: tuple[int, int] | None = None) -> Imported:
         encoder=groups["encoder"],
         mean=checkpoint.mean,
         std=checkpoint.std,
-        sources=tuple(checkpoint.progress["sources"]),
+        sources=tuple(checkpoint.progress.get("sources", ())),
         pretext=groups["pretext"] or None,
         head=groups["head"] or None,
         labels=checkpoint.classes,
@@ -43,13 +47,25 @@ def read_any(path: Path, *, stride: tuple[int, int] | None = None) -> Imported:
     )
 
 
-def start_from(path: Path, encoder: Encoder) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Start:
+    """What a run remembers of the encoder that it started from."""
+
+    sources: tuple[str, ...]  # corpora that the weights come from, as far as they are known
+    fingerprint: str
+
+
+def start_from(path: Path, encoder: Encoder) -> Start:
     """Put the weights of any checkpoint that `read_any` reads in `encoder`.
 
     Positions are cut or stretched to the encoder's grid; patch shape and sizes must agree.
-    Returns the names of the corpora that the weights come from, as far as they are known.
     """
     found = read_any(path)
+    if found.config.num_heads != encoder.config.num_heads:
+        raise CheckpointError(  # the weights would fit, and mean something else
+            f"{path}: the encoder has {found.config.num_heads} attention heads, the recipe wants "
+            f"{encoder.config.num_heads} (model.num_heads)"
+        )
     weights = dict(found.encoder)
     pos, wanted = weights["pos_embed"], encoder.config
     if pos.shape[2] == wanted.dim:
@@ -57,4 +73,8 @@ def start_from(path: Path, encoder: Encoder) -> tuple[str, ...]:
         patches = resize_pos_embed(pos[:, prefixes:], found.config.grid, wanted.grid)
         weights["pos_embed"] = torch.cat([pos[:, :prefixes], patches], dim=1)
     load_weights(encoder, weights, path)
-    return found.sources
+    digest = hashlib.sha256()
+    for name, value in sorted(found.encoder.items()):
+        digest.update(name.encode() + value.contiguous().float().numpy().tobytes())
+    sources = found.sources or (f"pretrained encoder {path.name}",)
+    return Start(sources, digest.hexdigest()[:16])

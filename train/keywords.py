@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 
 from train.checkpoint import build_model
 from train.data.clips import Batch
-from train.engine import Machine, Objective, fit, open_machine, resume_point
+from train.engine import Machine, Objective, TrainingData, fit, open_machine, resume_point
 from train.initial import start_from
 from train.model import Classifier
 from train.packs import Clip, read_packs, read_synthetic
@@ -67,25 +67,25 @@ def train_keywords(
     init: Path | None = None,
 ) -> Path:
     """Train to the recipe's last step; returns the checkpoint folder."""
-    fabric = open_machine(machine, recipe.engine.precision)
+    fabric = open_machine(machine, recipe)
     resume = resume_point(recipe, out)
     with fabric.rank_zero_first():  # one process renders the pool, the others find it
         pool = prepare_pool(recipe, data, synthetic, out.parent / "pool", jobs)
+    classes = (*recipe.labels, *recipe.auxiliary_labels)
     statistics = (resume.mean, resume.std) if resume is not None else pool.statistics()
     torch.manual_seed(recipe.seed)
-    classes = (*recipe.labels, *recipe.auxiliary_labels)
     model = build_model(recipe, classes, *statistics)
     assert isinstance(model, Classifier)
-    sources = tuple(resume.progress["sources"]) if resume is not None else _sources(recipe)
-    if init is not None and resume is None:
-        sources = tuple(dict.fromkeys((*sources, *start_from(init, model.encoder))))
+    start = start_from(init, model.encoder) if init is not None else None
+    record = TrainingData(classes, statistics, _sources(recipe)).starting_from(start)
+    record = record.resumed(resume, out)
     sampler = WindowSampler(
         pool,
         recipe.labels,
         recipe.windows,
         recipe.log_mel_augment,
         seed=recipe.seed,
-        fill=statistics[0],
+        fill=record.statistics[0],
         auxiliary_labels=recipe.auxiliary_labels,
     )
     return fit(
@@ -95,9 +95,7 @@ def train_keywords(
         fabric=fabric,
         out=out,
         steps_per_epoch=_STEPS_PER_EPOCH,
-        classes=classes,
-        statistics=statistics,
-        sources=sources,
+        data=record,
         resume=resume,
         workers=machine.workers,
     )

@@ -61,6 +61,9 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         """Reject shapes that leave no patch or do not divide."""
+        for name in ("dim", "num_heads", "mlp_ratio", "patch_bins", "patch_frames"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if self.dim % self.num_heads:
             raise ValueError(
                 f"dim must be a multiple of num_heads, got {self.dim}/{self.num_heads}"

@@ -140,7 +140,7 @@ def _patch_embed(graph: _Graph, model: Classifier) -> str:
 
 
 def _function(model: Classifier) -> onnx.FunctionProto:
-    """Fbank (B, T, F), weight (D, 1, bins, frames), addend (1, prefix + N, D) -> (B, prefix + N, D)."""
+    """Fbank (B, T, F), weight (D, 1, bins, frames), addend (1, prefix + N, D) -> tokens."""
     config = model.encoder.config
 
     def constant(name: str, **value: Any) -> onnx.NodeProto:

@@ -92,10 +92,13 @@ class WeightAverage:
                     self.tensors[key].copy_(value)
 
 
-def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    module: nn.Module, config: OptimizerConfig, *, fused: bool = True
+) -> torch.optim.Optimizer:
     """Adam or AdamW over `module`; matrices decay, vectors, tokens and positions do not.
 
-    A group's own factor on the learning rate stands under "factor".
+    A group's own factor on the learning rate stands under "factor". fused: one kernel for all
+    weights; it unscales float16 gradients itself, which then cannot be clipped.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     depth = max((_depth(name) for name, _ in module.named_parameters()), default=0)
@@ -117,7 +120,7 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Op
         ],
         lr=config.learning_rate,
         betas=config.betas,
-        fused=True,
+        fused=fused,
     )
 
 

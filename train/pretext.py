@@ -207,6 +207,9 @@ class MaskedSpectrogramPretext(nn.Module):
         nn.init.xavier_normal_(self.mask_embed)
         self.discriminative_head = _head(shape.dim, pixels)
         self.generative_head = _head(shape.dim, pixels)
+        # What gets no gradient would stop several processes from agreeing on theirs.
+        self.discriminative_head.requires_grad_(config.discriminates)
+        self.generative_head.requires_grad_(config.generates)
 
     @staticmethod
     def check(shape: EncoderConfig, config: PretextConfig) -> None:

@@ -68,11 +68,13 @@ def pretrain(
     recipe: PretrainRecipe, *, manifests: Path, cache: Path | None, out: Path, machine: Machine
 ) -> Path:
     """Pretrain to the recipe's last step; returns the checkpoint folder."""
-    fabric = open_machine(machine, recipe.engine.precision)
+    fabric = open_machine(machine, recipe)
     resume = resume_point(recipe, out)
     corpus = open_corpus(recipe, manifests, cache, fabric, machine)
+    data = corpus.record().resumed(resume, out)
+    corpus = dataclasses.replace(corpus, statistics=data.statistics)
     torch.manual_seed(recipe.seed)
-    model = build_model(recipe, (), *corpus.statistics)
+    model = build_model(recipe, (), *data.statistics)
     assert isinstance(model, MaskedSpectrogramPretext)
     clips = _batches(recipe, corpus, corpus.train)
     metric = "accuracy" if recipe.pretext.discriminates else "mse"
@@ -86,9 +88,7 @@ def pretrain(
         fabric=fabric,
         out=out,
         steps_per_epoch=clips.order.steps_per_epoch,
-        classes=(),
-        statistics=corpus.statistics,
-        sources=corpus.sources,
+        data=data,
         resume=resume,
         validation=validation if corpus.val else None,
         workers=machine.workers,

@@ -85,6 +85,8 @@ class ManifestConfig:
             raise ValueError(f"label_fraction must be in (0, 1], got {self.label_fraction}")
         if not 0 <= self.validation_share < 1:
             raise ValueError(f"validation_share must be in [0, 1), got {self.validation_share}")
+        if self.validation_share and self.test_fold:
+            raise ValueError("validation_share and test_fold exclude each other: give one of them")
         if self.test_fold < 0:
             raise ValueError(f"test_fold must be 0 (none) or a fold, got {self.test_fold}")
 
@@ -95,6 +97,13 @@ class NormalizationConfig:
 
     mean: float = 0.0
     std: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a spread that nothing can be divided by."""
+        if self.std < 0 or (self.mean != 0 and self.std == 0):
+            raise ValueError(
+                f"give mean and std (above 0) together, got {self.mean} and {self.std}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +130,9 @@ class KeywordRecipe:
     def __post_init__(self) -> None:
         """Refuse, before hours of work, what training or the bundle would refuse after them."""
         outputs = [*self.labels, *self.auxiliary_labels]
-        if not self.name or not self.labels:
-            raise ValueError("name and labels must not be empty")
+        _check_names(self.name, self.seed)
+        if not self.labels:
+            raise ValueError("labels must not be empty")
         twice = [label for label in outputs if outputs.count(label) > 1]
         if twice:
             raise ValueError(f"label {twice[0]!r} is given twice")
@@ -154,8 +164,9 @@ class PretrainRecipe:
 
     def __post_init__(self) -> None:
         """Refuse what the pretext task would refuse once the data is read."""
-        if not self.name:
-            raise ValueError("name must not be empty")
+        _check_names(self.name, self.seed)
+        if self.data.balanced:
+            raise ValueError("data.balanced draws by labels: it is for fine-tuning")
         MaskedSpectrogramPretext.check(self.encoder_config(), self.pretext)
 
     def encoder_config(self) -> EncoderConfig:
@@ -185,8 +196,9 @@ class FinetuneRecipe:
 
     def __post_init__(self) -> None:
         """Refuse words that name no loss and pooling."""
-        if not self.name:
-            raise ValueError("name must not be empty")
+        _check_names(self.name, self.seed)
+        if self.data.by_duration:
+            raise ValueError("data.by_duration draws by length: it is for pretraining")
         if self.loss not in ("ce", "bce"):
             raise ValueError(f"loss must be ce or bce, got {self.loss!r}")
         if self.multilabel and self.loss == "ce":
@@ -211,6 +223,13 @@ def _encoder_config(model: ModelConfig, fbank: FbankConfig, num_frames: int) -> 
     return EncoderConfig(
         num_frames=num_frames, num_mel_bins=fbank.num_mel_bins, **dataclasses.asdict(model)
     )
+
+
+def _check_names(name: str, seed: int) -> None:
+    if not name:
+        raise ValueError("name must not be empty")
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, got {seed}")
 
 
 def _check_smoothing(smoothing: float) -> None:

@@ -24,7 +24,7 @@ class RunLog:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return  # the CSV files hold the same
-        self._board = SummaryWriter(out / "tensorboard", purge_step=step)
+        self._board = SummaryWriter(out / "tensorboard", purge_step=step + 1)
 
     def training(
         self, step: int, epoch: float, values: Mapping[str, float], rate: float, seconds: float

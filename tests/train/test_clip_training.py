@@ -229,6 +229,32 @@ def test_a_folder_of_classes_is_split_by_a_share(
     assert f"{count} clips" in text
 
 
+def test_resuming_with_other_classes_or_recordings_is_refused(place: Path, tmp_path: Path) -> None:
+    manifest, out = tmp_path / "m.csv", tmp_path / "run"
+    rows = ["path,labels", *(f"{place}/{label}{i}.wav,{label}" for label in HERTZ for i in (0, 1))]
+    manifest.write_text("\n".join(rows))
+    command = [
+        "finetune", place / "tones.toml", "--out", out, *options(place), "--manifests", tmp_path,
+        "--set", "data.manifest='m.csv'", "--set", "optimizer.epochs=1",
+    ]  # fmt: skip
+    run(*command)
+    (tmp_path / "m.csv.classes").write_text("low\nmiddle\nhigh\n")
+    assert "was trained with the classes high, low, middle" in only_line(invoke(*command))
+    (tmp_path / "m.csv.classes").unlink()
+    manifest.write_text("\n".join([*rows, f"{place}/low3.wav,low"]))
+    assert "not those that" in only_line(invoke(*command))
+
+
+def test_other_recordings_can_be_evaluated(place: Path, finetuned: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "elsewhere.csv"
+    manifest.write_text(f"path,labels,split\n{place}/high0.wav,high,test\n")
+    text = run(
+        "evaluate", finetuned / "last", "--manifest", manifest, "--cache", tmp_path / "pcm",
+        "--out", tmp_path / "report",
+    )  # fmt: skip
+    assert "1 clips" in text
+
+
 def write_manifest(place: Path, name: str, *rows: str) -> str:
     (place / name).write_text("\n".join(["path,labels,split", *rows]) + "\n")
     return f"data.manifest={json.dumps(name)}"
@@ -286,6 +312,45 @@ def test_an_encoder_of_another_shape(place: Path, pretrained: Path, tmp_path: Pa
     line = only_line(result)
     assert "(32, 1, 32, 8)" in line
     assert "(48, 1, 32, 8)" in line
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.num_heads=4", "has 2 attention heads, the recipe wants 4"),
+        ("model.num_heads=0", "num_heads must be above 0"),
+        ("data.test_fold=9", "no example has fold 9"),
+        ("optimizer.schedule='plateau'", "no example validates"),
+        ("normalization.std=-1.0", "mean and std (above 0) together"),
+        ("seed=-1", "seed must be 0 or more"),
+    ],
+)
+def test_settings_that_would_mislead(
+    setting: str, message: str, place: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    name = write_manifest(place, "two.csv", "high0.wav,high,train", "low0.wav,low,train")
+    result = invoke(
+        "finetune", place / "tones.toml", "--out", tmp_path / "x", *options(place),
+        "--init", pretrained / "last", "--set", name, "--set", setting,
+    )  # fmt: skip
+    assert message in only_line(result)
+
+
+def test_a_device_that_is_not_there(place: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    result = invoke(
+        "pretrain", place / "pre.toml", "--out", tmp_path, *options(place), "--accelerator", "cuda"
+    )
+    assert "--accelerator cuda" in only_line(result)
+
+
+def test_a_run_is_not_its_checkpoint(place: Path, pretrained: Path) -> None:
+    for command in ("evaluate", "export"):
+        extra = ["--bundle", place / "none"] if command == "export" else []
+        assert f"its checkpoint is {pretrained / 'last'}" in only_line(
+            invoke(command, pretrained, *extra)
+        )
 
 
 def test_a_run_of_another_recipe_is_not_overwritten(place: Path, pretrained: Path) -> None:

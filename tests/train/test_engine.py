@@ -19,7 +19,7 @@ import torch  # noqa: E402
 from train.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
 from train.config import EngineConfig, ModelConfig, OptimizerConfig  # noqa: E402
 from train.data.clips import Batch, ClipConfig  # noqa: E402
-from train.engine import Machine, Validation, fit, open_machine, resume_point  # noqa: E402
+from train.engine import Machine, TrainingData, Validation, fit, open_machine, resume_point  # noqa: E402
 from train.pretext import MaskedSpectrogramPretext, PretextConfig  # noqa: E402
 from train.pretrain import PretextObjective  # noqa: E402
 from train.recipe import ManifestConfig, PretrainRecipe, RecipeError  # noqa: E402
@@ -65,7 +65,7 @@ def train(
     validation: Validation | None = None,
     workers: int = 0,
 ) -> Checkpoint:
-    fabric = open_machine(Machine(accelerator="cpu", threads=1), recipe.engine.precision)
+    fabric = open_machine(Machine(accelerator="cpu", threads=1), recipe)
     torch.manual_seed(0)
     from train.model import Encoder
 
@@ -77,9 +77,7 @@ def train(
         fabric=fabric,
         out=out,
         steps_per_epoch=4.0,
-        classes=(),
-        statistics=(0.0, 0.5),
-        sources=("noise",),
+        data=TrainingData((), (0.0, 0.5), ("noise",)),
         resume=resume_point(recipe, out),
         validation=validation,
         workers=workers,

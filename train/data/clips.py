@@ -178,10 +178,7 @@ class ClipBatches:
         chosen = self.order[step]
         failed: list[str] = []
         drawn = [self._draw(step, place, int(chosen[place]), failed) for place in places]
-        rng = np.random.default_rng([self.seed, step, part, parts, 2])
         features = torch.from_numpy(np.stack([features for features, _ in drawn]))
-        if self.config.noise:
-            self._add_noise(features, rng)
         targets = torch.from_numpy(np.stack([target for _, target in drawn]))
         names = tuple(self.examples[chosen[place]].path for place in places)
         return Batch(features, targets, names, tuple(failed))
@@ -196,9 +193,9 @@ class ClipBatches:
             other = int(rng.integers(len(self.examples)))
             weight = np.float32(rng.beta(self.config.mixup_beta, self.config.mixup_beta))
             second, its_target = self._clip(rng, other, failed)
-            mixed = np.zeros(max(len(samples), len(second)), dtype=np.float32)
-            mixed[: len(samples)] += weight * samples
-            mixed[: len(second)] += (1 - weight) * second
+            mixed = weight * samples  # the partner is cut or padded to the first's length
+            common = min(len(samples), len(second))
+            mixed[:common] += (1 - weight) * second[:common]
             samples, target = mixed, weight * target + (1 - weight) * its_target
         features = fbank(samples, self.fbank_config)[: self.config.num_frames]
         out = np.zeros((self.config.num_frames, features.shape[1]), dtype=np.float32)
@@ -210,7 +207,7 @@ class ClipBatches:
                 cut = [slice(None), slice(None)]
                 cut[axis] = slice(start, start + width)
                 out[tuple(cut)] = 0  # as the padding: zero before normalisation
-        return out, target
+        return (self._with_noise(out, rng) if self.config.noise else out), target
 
     def _clip(
         self, rng: np.random.Generator, index: int, failed: list[str]
@@ -247,14 +244,12 @@ class ClipBatches:
             target[self.classes[label]] = 1
         return target
 
-    def _add_noise(self, features: Tensor, rng: np.random.Generator) -> None:
+    def _with_noise(self, features: Samples, rng: np.random.Generator) -> Samples:
         """The authors' noise and roll, which they put on normalised values, on raw ones."""
-        scale = 2 * self.std / 10
-        for clip in features:
-            level = scale * rng.random()
-            clip += torch.from_numpy(level * rng.random(clip.shape, dtype=np.float32))
-            reach = self.config.roll_frames
-            clip.copy_(clip.roll(int(rng.integers(-reach, reach + 1)), 0))
+        level = np.float32(2 * self.std / 10 * rng.random())
+        reach = self.config.roll_frames
+        noisy = features + level * rng.random(features.shape, dtype=np.float32)
+        return np.roll(noisy, int(rng.integers(-reach, reach + 1)), axis=0)
 
 
 def cut_windows(

@@ -21,6 +21,7 @@ __all__ = ["CORPORA", "prepare"]
 
 _V1_V2_WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 _NOISE = "_background_noise_"
+_NOISE_SECONDS = 60  # the shortest of the published ones
 
 
 def prepare(name: str, root: Path, out: Path) -> list[Path]:
@@ -30,7 +31,15 @@ def prepare(name: str, root: Path, out: Path) -> list[Path]:
     if not root.is_dir():
         raise ManifestError(f"{root}: no such folder; give the one that holds {name} with --root")
     written = []
-    for manifest in CORPORA[name](root):
+    try:
+        manifests = list(CORPORA[name](root))
+    except (KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{root}: not the published layout of {name}: {error!r}") from error
+    except ValueError as error:
+        if isinstance(error, ManifestError):
+            raise
+        raise ManifestError(f"{root}: not the published layout of {name}: {error}") from error
+    for manifest in manifests:
         if not manifest.examples:
             raise ManifestError(f"{root}: no recording of {manifest.name} found")
         written.append(out / f"{manifest.name}.csv")
@@ -122,7 +131,7 @@ def _speech_commands(root: Path, name: str, words: tuple[str, ...]) -> Iterator[
     """Folders of words with validation_list.txt and testing_list.txt.
 
     words: the ten of the twelve-class task, whose other classes are `_unknown_` (all other words)
-    and `_silence_` (stretches of the background noises, a tenth of the clips of an average word;
+    and `_silence_` (seconds of the background noises, at most as many as an average word has clips;
     the published task draws both anew in every batch); or empty for every word.
     """
     lists = {
@@ -144,26 +153,26 @@ def _speech_commands(root: Path, name: str, words: tuple[str, ...]) -> Iterator[
             )
         )
     if words:
-        examples += _silences(root, max(1, len(examples) // max(1, 10 * len(words))))
+        named = len({example.path.split("/")[0] for example in examples})
+        examples += _silences(root, max(1, len(examples) // max(1, named)))
     yield _manifest(name, root, examples)
 
 
-def _silences(root: Path, count: int) -> list[Example]:
-    """Seconds of the background noises, spread over them; each split hears its own."""
+def _silences(root: Path, most: int) -> list[Example]:
+    """Seconds of the background noises that do not overlap; five at a time go to one split."""
     examples = []
-    noises = sorted((root / _NOISE).glob("*.wav"))
-    for number in range(count if noises else 0):
-        path = noises[number % len(noises)]
-        start = 0.5 * (number // len(noises))
-        draw = int(hashlib.sha1(f"{path.name} {start // 5}".encode()).hexdigest()[:8], 16)
-        split = ("test", "val", *("train",) * 8)[draw % 10]
-        examples.append(
-            Example(
-                path=f"{_NOISE}/{path.name}", labels=("_silence_",), split=split,
-                start_s=start % 55, duration_s=1.0, source="speech_commands",
-            )
-        )  # fmt: skip
-    return examples
+    for path in sorted((root / _NOISE).glob("*.wav")):
+        for start in range(_NOISE_SECONDS):
+            draw = int(hashlib.sha1(f"{path.name} {start // 5}".encode()).hexdigest()[:8], 16)
+            split = ("test", "val", *("train",) * 8)[draw % 10]
+            examples.append(
+                Example(
+                    path=f"{_NOISE}/{path.name}", labels=("_silence_",), split=split,
+                    start_s=float(start), duration_s=1.0, source="speech_commands",
+                )
+            )  # fmt: skip
+    step = max(1, -(-len(examples) // most))
+    return examples[::step]
 
 
 def _voxceleb1(root: Path) -> Iterator[Manifest]:

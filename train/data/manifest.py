@@ -23,7 +23,6 @@ __all__ = [
     "ManifestError",
     "missing_files",
     "read_manifest",
-    "select",
     "write_manifest",
 ]
 
@@ -77,16 +76,16 @@ def read_manifest(path: Path, *, root: Path | None = None, classes: Path | None 
         ".jsonl": _jsonl,
         ".json": _authors_json,
     }
+    if not path.exists():
+        raise ManifestError(
+            f"{path}: no such manifest; `python -m train prepare` writes those of known corpora"
+        )
     if path.suffix not in readers:
         raise ManifestError(
             f"{path}: wanted a .csv, .jsonl or .json manifest or a folder of class folders"
         )
     try:
         examples = list(readers[path.suffix](path))
-    except FileNotFoundError as error:
-        raise ManifestError(
-            f"{path}: no such manifest; `python -m train prepare` writes those of known corpora"
-        ) from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"{path}: cannot be read: {error}") from error
     return _checked(path, root or path.parent, examples, _class_list(path, classes))
@@ -107,22 +106,6 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     if manifest.classes:
         _classes_beside(path).write_text("".join(f"{label}\n" for label in manifest.classes))
     partial.rename(path)
-
-
-def select(
-    manifest: Manifest, *, split: str | None = None, folds: Iterable[int] | None = None
-) -> Manifest:
-    """The examples of a split, or of some folds; ManifestError when there are none."""
-    wanted = None if folds is None else set(folds)
-    examples = [
-        example
-        for example in manifest.examples
-        if (split is None or example.split == split) and (wanted is None or example.fold in wanted)
-    ]
-    if not examples:
-        where = f"split {split!r}" if wanted is None else f"folds {sorted(wanted)}"
-        raise ManifestError(f"{manifest.name} has no example in {where}")
-    return dataclasses.replace(manifest, examples=examples)
 
 
 def missing_files(manifest: Manifest) -> list[str]:
@@ -146,7 +129,7 @@ def _checked(
         raise ManifestError(f"{path}: label {unknown[0]!r} of {place} is not in the class list")
     if absent := [label for label in classes if label not in counts]:
         raise ManifestError(f"{path}: class {absent[0]!r} has no example")
-    return Manifest(path.stem, str(root), examples, classes)
+    return Manifest(path.stem, str(root.resolve()), examples, classes)
 
 
 def _class_list(path: Path, classes: Path | None) -> tuple[Label, ...] | None:
@@ -171,7 +154,7 @@ def _classes_beside(path: Path) -> Path:
 
 
 def _csv(path: Path) -> Iterable[Example]:
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets mark UTF-8 so
         reader = csv.DictReader(file, strict=True)
         header = reader.fieldnames or []
         if "path" not in header:
@@ -236,7 +219,9 @@ def _folder(path: Path) -> list[Example]:
     empty = [
         folder.name
         for folder in sorted(path.iterdir())
-        if folder.is_dir() and not any(example.labels == (folder.name,) for example in found)
+        if folder.is_dir()
+        and not folder.name.startswith((".", "__"))
+        and not any(example.labels == (folder.name,) for example in found)
     ]
     if found and empty:
         raise ManifestError(f"{path}: class {empty[0]!r} has no recording in its folder")
@@ -261,7 +246,12 @@ def _example(row: Mapping[str, Any], where: str) -> Example:
         if not 0 <= number < math.inf:
             raise ManifestError(f"{where}: {name} must be 0 or more, got {value!r}")
         values[name] = number
-    values["split"] = values.get("split") or "train"
+    for name in ("speaker", "source", "split"):
+        value = values.get(name)
+        if value is not None and not isinstance(value, str):
+            raise ManifestError(f"{where}: {name} must be a text, got {value!r}")
+        values[name] = value or ""
+    values["split"] = values["split"] or "train"
     if values["split"] not in SPLITS:
         raise ManifestError(f"{where}: split must be {', '.join(SPLITS)}, got {values['split']!r}")
     return Example(**values)

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import http.client
 import io
 import json
 import os
 import tarfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -32,9 +34,10 @@ from tqdm import tqdm
 from train.data.manifest import Example, Manifest, ManifestError
 from train.data.source import SAMPLE_RATE, SHORTEST, DecodeError, Samples, decode
 
-__all__ = ["ShardSource", "read_shards", "write_shards"]
+__all__ = ["ShardSource", "write_shards"]
 
 FORMAT = 1
+_WAITS_S = (0.2, 1.0, 0.0)  # after each attempt to fetch
 
 
 @dataclass(frozen=True)
@@ -105,16 +108,12 @@ def write_shards(
     return target
 
 
-def read_shards(base: str, cache: Path, *, cache_gb: float = 50.0) -> ShardSource:
-    """Open the shards below `base`: a folder, or the http(s) or file address of one."""
-    return ShardSource(base, cache, cache_gb=cache_gb)
-
-
 class ShardSource:
     """Recordings inside shards, read by their offset; remote shards are fetched whole when needed.
 
-    examples: as written, path "<shard>#<key>". A fetched shard is checked against its hash; the
-    shards used least recently are removed beyond `cache_gb`.
+    base: a folder, or the http(s) or file address of one. examples: as written, with the path
+    "<shard>#<path>". A fetched shard is checked against its hash; the shards used least recently
+    are removed beyond `cache_gb`.
     """
 
     def __init__(self, base: str, cache: Path, *, cache_gb: float = 50.0) -> None:
@@ -125,6 +124,8 @@ class ShardSource:
             raise ManifestError(
                 f"{base}/shards.json: format {listing.get('format')}, this version reads {FORMAT}"
             )
+        if missing := {"name", "classes", "shards"} - listing.keys():
+            raise ManifestError(f"{base}/shards.json: key {min(missing)!r} is missing")
         self.name, self.classes = str(listing["name"]), tuple(listing["classes"])
         self._hashes = {shard["name"]: shard["sha256"] for shard in listing["shards"]}
         self.examples: list[Example] = []
@@ -135,9 +136,8 @@ class ShardSource:
             first = len(self.examples)
             for clip in self._json(f"{shard['name']}.json")["clips"]:
                 fields = {**clip["example"], "labels": tuple(clip["example"]["labels"])}
-                self.examples.append(
-                    Example(**{**fields, "path": f"{shard['name']}#{clip['key']}"})
-                )
+                fields["path"] = f"{shard['name']}#{fields['path']}"
+                self.examples.append(Example(**fields))
                 self._places.append((shard["name"], clip["offset"], clip["size"]))
                 self._durations.append(clip["samples"] / SAMPLE_RATE)
             blocks.append(np.arange(first, len(self.examples)))
@@ -149,9 +149,11 @@ class ShardSource:
     def samples(self, index: int) -> Samples:
         """(N,) samples of one example."""
         name, offset, size = self._places[index]
-        path = self._local(name)
-        with path.open("rb") as file:
-            raw = os.pread(file.fileno(), size, offset)
+        try:
+            with self._local(name).open("rb") as file:
+                raw = os.pread(file.fileno(), size, offset)
+        except OSError as error:
+            raise DecodeError(f"{self.examples[index].path}: {error}") from error
         try:
             samples, rate = soundfile.read(io.BytesIO(raw), dtype="float32")
         except soundfile.LibsndfileError as error:
@@ -166,10 +168,6 @@ class ShardSource:
     def durations(self) -> NDArray[np.float64]:
         """(examples,) seconds of each."""
         return np.array(self._durations)
-
-    def manifest(self) -> Manifest:
-        """The examples as a manifest."""
-        return Manifest(self.name, self._base, self.examples, self.classes)
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
@@ -217,12 +215,19 @@ class ShardSource:
 def _fetch(address: str) -> bytes:
     if not address.startswith(("http://", "https://", "file://")):
         raise ManifestError(f"{address}: wanted an http, https or file address")
-    try:
-        with urllib.request.urlopen(address, timeout=60) as answer:
-            raw: bytes = answer.read()
-            return raw
-    except urllib.error.URLError as error:
-        raise OSError(f"{address}: {error.reason}") from error
+    for wait_s in _WAITS_S:
+        try:
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                raw: bytes = answer.read()
+                return raw
+        except urllib.error.HTTPError as error:
+            if error.code < 500:  # asking again would not help
+                raise OSError(f"{address}: {error.code} {error.reason}") from error
+            failure: Exception = error
+        except (OSError, http.client.HTTPException) as error:
+            failure = error
+        time.sleep(wait_s)
+    raise OSError(f"{address}: {failure} ({len(_WAITS_S)} attempts)") from failure
 
 
 def _write_shard(task: _Task) -> None:

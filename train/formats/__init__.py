@@ -26,6 +26,8 @@ def import_checkpoint(path: Path, *, stride: tuple[int, int] | None = None) -> I
             return load_encoder(path)
         if is_huggingface(path):
             return read_huggingface(path)
+        if (path / "last").is_dir():
+            raise CheckpointError(f"{path} is a run: its checkpoint is {path / 'last'}")
         raise CheckpointError(
             f"{path} holds neither encoder.json (this project's) nor config.json with "
             "model.safetensors (Hugging Face's)"

@@ -49,6 +49,7 @@ def save_encoder(folder: Path, imported: Imported, *, half: bool = False) -> Non
     partial.mkdir(parents=True)
     try:
         save_file(tensors, partial / "encoder.safetensors")
+        (partial / "encoder.safetensors").chmod(0o644)  # it is made for its writer alone
         description: dict[str, Any] = {
             "format": FORMAT,
             "config": dataclasses.asdict(imported.config),

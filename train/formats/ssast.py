@@ -21,6 +21,8 @@ __all__ = ["read_ssast", "write_ssast"]
 
 _HEADS = {"cpredlayer": "discriminative_head", "gpredlayer": "generative_head"}
 
+_HEAD_DIM = 64  # of every DeiT size; the format does not tell the number of heads
+
 
 def read_ssast(path: Path, *, stride: Grid | None = None) -> Imported:
     """Read a pretrained or fine-tuned file.
@@ -55,6 +57,12 @@ def write_ssast(path: Path, imported: Imported, *, prefix: bool = True) -> None:
     prefix: put DataParallel's `module.` before the names, which their loader demands. The input's
     shape is written as `p_input_fdim` and `p_input_tdim`, as they do for pretrained models.
     """
+    config = imported.config
+    if config.dim != _HEAD_DIM * config.num_heads:
+        raise CheckpointError(
+            f"{path} not written: the authors' format means {_HEAD_DIM} channels a head, this "
+            f"encoder has {config.dim // config.num_heads}"
+        )
     config = imported.config
     state: dict[str, Tensor] = {
         "p_input_fdim": torch.tensor(config.num_mel_bins),
@@ -94,8 +102,10 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # torch raises many kinds for a foreign or cut file
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path} is not a PyTorch state dict: {reason}") from error
+        kind = type(error).__name__  # torch's own text advises to unpickle
+        raise CheckpointError(
+            f"{path} is not a PyTorch state dict: it cannot be read without unpickling ({kind})"
+        ) from error
     if not isinstance(raw, dict) or not all(torch.is_tensor(v) for v in raw.values()):
         raise CheckpointError(f"{path} is not a PyTorch state dict: it holds other things")
     return {str(key).removeprefix("module."): value for key, value in raw.items()}
@@ -106,6 +116,11 @@ def _config(
 ) -> EncoderConfig:
     dim, _, patch_bins, patch_frames = state["v.patch_embed.proj.weight"].shape
     depth = 1 + max(int(m[1]) for key in state if (m := re.match(r"v\.blocks\.(\d+)\.", key)))
+    if dim % _HEAD_DIM:
+        raise CheckpointError(
+            f"{path}: width {dim} is no multiple of {_HEAD_DIM}, the channels of a head in the "
+            "authors' models: the file does not tell its number of heads"
+        )
     stride = stride or (patch_bins, patch_frames)
     patches = state["v.pos_embed"].shape[1] - prefixes
     bins = int(state["p_input_fdim"]) if "p_input_fdim" in state else 128
@@ -128,7 +143,7 @@ def _config(
         stride_frames=stride[1],
         dim=dim,
         depth=depth,
-        num_heads=dim // 64,  # every DeiT size has 64 channels a head
+        num_heads=dim // _HEAD_DIM,
         num_prefix_tokens=prefixes,
     )
 

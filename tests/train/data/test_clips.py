@@ -78,7 +78,8 @@ def test_weights_decide_how_often_an_example_is_drawn() -> None:
 
 
 def test_parts_of_a_batch_make_up_the_whole() -> None:
-    batches = make(Recordings(0.4, 1.0, 2.0, 0.7), ClipConfig(num_frames=64, crop="random"))
+    config = ClipConfig(num_frames=64, crop="random", noise=True, mask_bins=9, mixup=0.5)
+    batches = make(Recordings(0.4, 1.0, 2.0, 0.7), config)
     whole = batches.batch(5, 0, 1)
     parts = [batches.batch(5, part, 3) for part in range(3)]
     for part, batch in enumerate(parts):

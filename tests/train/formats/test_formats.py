@@ -259,5 +259,5 @@ def test_a_save_that_fails_keeps_the_file_that_was_there(
 def test_positions_follow_the_length_of_the_fine_tuning(tmp_path: Path) -> None:
     save_encoder(tmp_path / "e", make())
     encoder = Encoder(replace(CONFIG, num_frames=88, stride_frames=4))
-    assert start_from(tmp_path / "e", encoder) == ("librispeech",)
+    assert start_from(tmp_path / "e", encoder).sources == ("librispeech",)
     assert encoder.pos_embed.shape[1] == 2 + 8 * 21
