@@ -240,7 +240,8 @@ def run_all(
 @main.command()
 @click.option("--out", type=FOLDER, default=Path("runs/gain"), show_default=True)
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the figures here.")
-def report(out: Path, path: Path | None) -> None:
+@click.option("--figure", type=click.Path(path_type=Path), help="Draw them as this PNG.")
+def report(out: Path, path: Path | None, figure: Path | None) -> None:
     """Errors of each arm, and the share of the first arm's errors that the others save."""
     with one_line_errors():
         results = [json.loads(file.read_text()) for file in sorted(out.glob("*/*/test.json"))]
@@ -258,6 +259,8 @@ def report(out: Path, path: Path | None) -> None:
                 )
         if path:
             write_json(table, path)
+        if figure:
+            _draw({name: arms for name, arms in table.items() if arms}, figure)
 
 
 def summarise(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -294,6 +297,26 @@ def summarise(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, An
             }
         )
     return arms
+
+
+def _draw(table: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """A bar an arm, its seeds as dots."""
+    from matplotlib.figure import Figure
+
+    from train.plots import BLUE, GREY, save_figure
+
+    figure = Figure(figsize=(3.2 * len(table), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(table), squeeze=False)[0]
+    for axis, (name, arms) in zip(axes, table.items(), strict=True):
+        for place, arm in enumerate(arms):
+            axis.bar(place, 100 * arm["error"], color=BLUE if place else GREY, width=0.7)
+            axis.plot([place] * len(arm["errors"]), 100 * np.array(arm["errors"]), "k.")
+        axis.set_xticks(range(len(arms)), [a["arm"] for a in arms], rotation=25, ha="right")
+        axis.tick_params(labelsize=8)
+        axis.set_title(name.replace("_", " "), fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("error of test clips, %", fontsize=9)
+    save_figure(figure, path)
 
 
 def _cut_interval(

@@ -474,10 +474,14 @@ def _stream(
         multiprocessing_context=multiprocessing.get_context(context) if context else None,
         pin_memory=fabric.device.type == "cuda",
     )
-    for made in loader:
-        if isinstance(made, Exception):
-            raise made
-        yield made
+    # Opened at once: it draws a seed, which inside the first step would change its dropout.
+    return map(_raised, iter(loader))
+
+
+def _raised(made: Batch | Exception) -> Batch:
+    if isinstance(made, Exception):
+        raise made
+    return made
 
 
 def _torchrun_processes() -> int:

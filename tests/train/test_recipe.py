@@ -78,7 +78,7 @@ def test_a_mistake_is_one_clear_line(minimal: Path, line: str, message: str) -> 
         ("optimizer.warmup_steps=-1", "warmup_steps must be 0 or more"),
         ("data.packs=[]", "packs must name at least one"),
         ("data.renderings_other=0", "renderings_other must be at least 1, got 0"),
-        ("labels=[]", "name and labels must not be empty"),
+        ("labels=[]", "labels must not be empty"),
     ],
 )
 def test_a_value_that_no_run_can_have(minimal: Path, text: str, message: str) -> None:

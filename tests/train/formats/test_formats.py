@@ -199,7 +199,7 @@ def test_a_file_that_does_not_fit_names_keys_and_shapes(tmp_path: Path) -> None:
         import_checkpoint(tmp_path / "x.pth")
     save_encoder(tmp_path / "e", make())
     with pytest.raises(CheckpointError, match=r"do not fit: .*\(64, 1, 16, 8\)"):
-        start_from(tmp_path / "e", Encoder(replace(CONFIG, dim=128, num_heads=2)))
+        start_from(tmp_path / "e", Encoder(replace(CONFIG, dim=128)))
 
 
 def test_what_is_no_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
