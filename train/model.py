@@ -147,13 +147,17 @@ class PatchEmbed(nn.Module):
         return F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
 
 
+_SHORT = 256  # tokens
+
+
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Scaled dot-product attention, (B, heads, N, head_dim) each.
 
-    PyTorch's fused kernel trains slowly on CPUs: for a few hundred tokens two matrix products make
-    the whole step 1.1 times as fast, in bfloat16 1.6 times (benchmarks.pretraining_speed).
+    On a CPU two plain matrix products train faster than PyTorch's fused kernel for short windows,
+    and in bfloat16 for any.
     """
-    if query.device.type != "cpu" or not torch.is_grad_enabled():
+    is_short = query.shape[2] <= _SHORT or query.dtype == torch.bfloat16
+    if query.device.type != "cpu" or not (torch.is_grad_enabled() and is_short):
         return F.scaled_dot_product_attention(query, key, value)
     scaled = (query * query.shape[-1] ** -0.5).contiguous()
     shares = torch.softmax(scaled @ key.contiguous().transpose(-1, -2), -1, dtype=query.dtype)
