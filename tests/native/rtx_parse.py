@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-import onnxruntime_ep_nv_tensorrt_rtx  # type: ignore[import-not-found]
+import onnxruntime_ep_nv_tensorrt_rtx
 
 
 def main(model: str, links: str, plugin: str = "") -> None:
@@ -21,7 +21,7 @@ def main(model: str, links: str, plugin: str = "") -> None:
         (Path(links) / name).symlink_to(real)
     for library in (real, next(folder.glob("libtensorrt_onnxparser_rtx.so.*"))):
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-    import tensorrt_rtx_bindings as trt  # type: ignore[import-not-found]
+    import tensorrt_rtx_bindings as trt
 
     lines = []
 

@@ -43,8 +43,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("TENSORRT_ROOT does not point at TensorRT's headers")
     folder = tmp_path_factory.mktemp("native")
     for command in (
-        ["cmake", "-S", ROOT, "-B", folder, "-DCMAKE_BUILD_TYPE=Release"],
-        ["cmake", "--build", folder, "--parallel", "2"],
+        ["cmake", "-S", str(ROOT), "-B", str(folder), "-DCMAKE_BUILD_TYPE=Release"],
+        ["cmake", "--build", str(folder), "--parallel", "2"],
     ):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
