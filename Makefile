@@ -25,7 +25,7 @@ lint: $(TEST)/installed.stamp
 	$(TEST)/bin/ruff format --check
 
 types: $(TEST)/installed.stamp
-	$(TEST)/bin/mypy $(PACKAGES) benchmarks demo tests/train tests/native
+	$(TEST)/bin/mypy $(PACKAGES) benchmarks demo tests/train tests/native tests/optimize
 
 clean:
 	rm -rf $(DEMO) $(TEST) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -15,9 +15,12 @@ import pytest
 for _module in ("torch", "onnx"):
     pytest.importorskip(_module, reason=f"{_module} is not installed (extra: train)")
 
+import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 import torch  # noqa: E402
 
+from optimize.calibration import calibrate  # noqa: E402
+from optimize.qdq import quantize_graph  # noqa: E402
 from train.model import SIZES, Classifier, Encoder, EncoderConfig  # noqa: E402
 from train.onnx_graph import FUSED_PATCH_EMBED, build_graph, strip_functions  # noqa: E402
 
@@ -136,6 +139,20 @@ def test_tensorrt_takes_our_plugin(
     assert "CONVOLUTION" not in found["layers"]
     assert found["plan"] == "vtrt"
     assert found["named"]
+
+
+@needs_rtx
+@pytest.mark.tensorrt
+def test_tensorrt_builds_the_int8_graph(tmp_path: Path) -> None:
+    export(tmp_path / "m.onnx", PATCH, "tiny", batch=1, stripped=False)
+    windows = np.random.default_rng(0).normal(-4, 4, (4, 64, 128)).astype(np.float32)
+    thresholds = calibrate(tmp_path / "m.onnx", windows).thresholds("mse")
+    onnx.save(quantize_graph(onnx.load(tmp_path / "m.onnx"), thresholds), tmp_path / "q.onnx")
+    found = parse(tmp_path / "q.onnx", tmp_path)
+    assert found["parsed"], found["errors"]
+    assert found["layers"]["QUANTIZE"] == 9
+    assert found["layers"]["DEQUANTIZE"] == 18
+    assert found["plan"] == "vtrt"
 
 
 @needs_rtx

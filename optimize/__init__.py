@@ -1,0 +1,1 @@
+"""From a trained model to the smallest and fastest that keeps its accuracy."""
