@@ -212,9 +212,17 @@ def pretrain_one(name: str, runs: Path, manifests: Path, cache: Path) -> Path:
 @click.option("--manifests", type=FOLDER, default=Path("runs/manifests"), show_default=True)
 @click.option("--cache", type=FOLDER, default=Path("runs/pcm"), show_default=True)
 @click.option("--seeds", default=3, show_default=True)
+@click.option("--folds", multiple=True, type=int, help="Only these.  [default: the experiment's]")
 @click.option("--jobs", default=2, show_default=True, help="Runs side by side, a core each.")
 def run_all(
-    names: Sequence[str], runs: Path, out: Path, manifests: Path, cache: Path, seeds: int, jobs: int
+    names: Sequence[str],
+    runs: Path,
+    out: Path,
+    manifests: Path,
+    cache: Path,
+    seeds: int,
+    folds: Sequence[int],
+    jobs: int,
 ) -> None:
     """Make the runs of NAMES (all of them by default) that are not there yet."""
     todo = [
@@ -222,6 +230,7 @@ def run_all(
         for name in names or EXPERIMENTS
         for seed in range(seeds)
         for fold in EXPERIMENTS[name].folds
+        if not folds or fold in folds
         for arm in EXPERIMENTS[name].arms
     ]
     with (
@@ -264,23 +273,31 @@ def report(out: Path, path: Path | None, figure: Path | None) -> None:
 
 
 def summarise(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Error of every arm over all test clips, by seed, and its cut against the first arm."""
+    """Error of every arm over the test clips, by seed, and its cut against the first arm.
+
+    Over the folds that every arm and seed has; arms without a result are left out.
+    """
     experiment = EXPERIMENTS[name]
-    tables: dict[str, NDArray[np.float64]] = {}
-    groups: list[str] = []
-    for arm in experiment.arms:
-        mine = [r for r in results if r["experiment"] == name and r["arm"] == arm]
-        by_seed: dict[int, list[dict[str, Any]]] = {}
-        for result in sorted(mine, key=lambda r: (r["seed"], r["fold"])):
-            by_seed.setdefault(result["seed"], []).append(result)
-        whole = [rs for rs in by_seed.values() if len(rs) == len(experiment.folds)]
-        if not whole:
-            continue
-        tables[arm] = 1.0 - np.array([np.concatenate([r["right"] for r in rs]) for rs in whole])
-        groups = [s or str(i) for i, s in enumerate(s for r in whole[0] for s in r["speakers"])]
+    by_arm: dict[str, dict[tuple[int, int], dict[str, Any]]] = {}
+    for result in results:
+        if result["experiment"] == name and result["arm"] in experiment.arms:
+            place = result["seed"], result["fold"]
+            by_arm.setdefault(result["arm"], {})[place] = result
     first = next(iter(experiment.arms))
-    if first not in tables:
+    if first not in by_arm:
         return []
+    shared = set.intersection(*(set(found) for found in by_arm.values()))
+    seeds = sorted({seed for seed, _ in shared})
+    folds = [fold for fold in experiment.folds if all((seed, fold) in shared for seed in seeds)]
+    if not folds:
+        return []
+    clips = [by_arm[first][seeds[0], fold] for fold in folds]
+    groups = [s or str(i) for i, s in enumerate(s for r in clips for s in r["speakers"])]
+    tables = {
+        arm: 1.0
+        - np.array([np.concatenate([found[seed, f]["right"] for f in folds]) for seed in seeds])
+        for arm, found in sorted(by_arm.items(), key=lambda x: list(experiment.arms).index(x[0]))
+    }
     base = tables[first]
     arms = []
     for arm, wrong in tables.items():
@@ -291,6 +308,7 @@ def summarise(name: str, results: Sequence[dict[str, Any]]) -> list[dict[str, An
                 "error": float(wrong.mean()),
                 "errors": wrong.mean(axis=1).tolist(),
                 "clips": wrong.shape[1],
+                "folds": folds,
                 "cut": float(1 - wrong.mean() / base.mean()),
                 "cut_low": low,
                 "cut_high": high,
