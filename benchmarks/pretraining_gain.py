@@ -52,7 +52,7 @@ _ABLATED = (
 )  # fmt: skip
 _ABLATED_PRETRAINING = (
     "model.dim=128", "model.depth=6", "model.num_heads=4",
-    "optimizer.steps=500", "optimizer.warmup_steps=100",
+    "optimizer.steps=300", "optimizer.warmup_steps=60", "engine.validate_every_steps=100",
 )  # fmt: skip
 # Run -> what it changes of train/recipes/pretrain_packs_frame.toml (joint, 50 of 64 masked).
 PRETRAININGS = {
