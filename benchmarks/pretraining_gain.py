@@ -354,8 +354,9 @@ def _cut_interval(
         for table in sums:
             seeds = rng.integers(len(table), size=len(table))
             errors.append((table[seeds] @ weight).mean() / (count @ weight))
-        cuts.append(1 - errors[1] / errors[0])
-    low, high = np.quantile(cuts, [0.025, 0.975])
+        if errors[0]:  # a draw without an error says nothing about its cut
+            cuts.append(1 - errors[1] / errors[0])
+    low, high = np.quantile(cuts or [np.nan], [0.025, 0.975])
     return float(low), float(high)
 
 

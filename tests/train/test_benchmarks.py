@@ -124,3 +124,25 @@ def test_the_cost_of_the_front_end() -> None:
     assert ran.returncode == 0, ran.stderr
     figures = json.loads(ran.stdout)["us_per_frame"]
     assert {"stream_10ms_chunks", "stream_100ms_chunks", "one_shot"} <= figures.keys()
+
+
+def test_the_gain_of_pretraining_is_over_what_every_arm_has() -> None:
+    from benchmarks.pretraining_gain import summarise
+
+    def result(arm: str, seed: int, fold: int, right: list[int]) -> dict[str, object]:
+        return {
+            "experiment": "esc50", "arm": arm, "seed": seed, "fold": fold, "right": right,
+            "speakers": [""] * len(right),
+        }  # fmt: skip
+
+    results = [
+        result("scratch", 0, 1, [1, 0, 0, 0]),
+        result("scratch", 0, 2, [0, 0, 0, 0]),
+        result("pretrained", 0, 1, [1, 1, 1, 0]),
+    ]
+    scratch, pretrained = summarise("esc50", results)
+    assert (scratch["error"], pretrained["error"]) == (0.75, 0.25)
+    assert pretrained["folds"] == [1]
+    assert pretrained["cut"] == pytest.approx(2 / 3)
+    assert pretrained["cut_low"] <= pretrained["cut"] <= pretrained["cut_high"]
+    assert summarise("esc50", results[2:]) == [], "nothing to compare with"
