@@ -129,7 +129,11 @@ def _keep_outputs(model: Classifier, count: int) -> None:
 def data_licences(checkpoint: Checkpoint) -> list[dict[str, str]]:
     """Attribution of every corpus that the weights come from, pretraining included."""
     sources = checkpoint.progress.get("sources", ())
-    unknown = {"licence": "not known to this project", "attribution": "", "source": ""}
+    unknown = {
+        "licence": "not known to this project",
+        "attribution": "not stated",
+        "source": "not stated",
+    }
     return [DATA_LICENCES.get(name, {"name": name, **unknown}) for name in sources]
 
 

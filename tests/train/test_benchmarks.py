@@ -104,8 +104,10 @@ def test_near_misses_and_keywords_are_counted_by_clip(tiny_bundle: Path, tmp_pat
 
 def test_startup_is_measured_to_the_end_of_the_process(tiny_bundle: Path, tmp_path: Path) -> None:
     arguments = ["--bundle", tiny_bundle, "--runs", 1, "--out", tmp_path / "startup.json"]
-    ran = CliRunner().invoke(startup.main, [str(a) for a in arguments])
-    assert ran.exit_code == 0, ran.output
+    # In a process of its own: the kernel counts the parent's peak to a child that it starts.
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.startup", *map(str, arguments)], check=True, cwd=ROOT
+    )
     result = json.loads((tmp_path / "startup.json").read_text())
     assert 0.05 < result["wall_s"]["p50"] < 30
     assert 20 < result["peak_resident_mb"]["p50"] < 1000
