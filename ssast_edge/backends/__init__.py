@@ -27,19 +27,24 @@ class Backend(Protocol):
         """Free the model; `infer` may not be called any more."""
 
 
-def open_backend(bundle: Bundle, *, kind: str = "auto", threads: int = 1) -> Backend:
+def open_backend(
+    bundle: Bundle, *, kind: str = "auto", precision: str = "auto", threads: int = 1
+) -> Backend:
     """Open the bundle's first model of that kind and check it against the golden pair.
 
-    kind: "auto" for the first model that can be run, or the name of a backend. Raises
-    BundleError for a model that does not fit the bundle, BackendMissing when nothing can run it.
+    kind: "auto" for the first model that can be run, or the name of a backend. precision: "auto"
+    or that of one of the bundle's models. Raises BundleError for a model that does not fit the
+    bundle, BackendMissing when nothing can run it.
     """
     for model in bundle.models:
-        if model.backend in _OPENERS and kind in ("auto", model.backend):
+        is_wanted = kind in ("auto", model.backend) and precision in ("auto", model.precision)
+        if model.backend in _OPENERS and is_wanted:
             backend = _OPENERS[model.backend](bundle, model, threads)
-            replay_golden(bundle, backend)
+            replay_golden(bundle, backend, model.tolerance)
             return backend
-    held = ", ".join(model.backend for model in bundle.models)
+    held = ", ".join(f"{model.backend} {model.precision}" for model in bundle.models)
     wanted = ", ".join(_OPENERS) if kind == "auto" else kind
+    wanted += f" in {precision}" if precision != "auto" else ""
     raise BackendMissing(
         f"bundle {bundle.path}: no model for the backend {wanted}, the bundle holds: {held}"
     )

@@ -220,7 +220,7 @@ def _iemocap(root: Path) -> Iterator[Manifest]:
 
 
 def _packs(root: Path) -> Iterator[Manifest]:
-    """This project's data folder: unlabelled audio, twelve words, and ESC-50's folds 1 to 4.
+    """This project's data folder: unlabelled audio, twelve words, ESC-50 and ESC-10 (folds 1 to 4).
 
     No sound of ESC-50 is in the unlabelled audio, so that its folds stay unheard, and nothing
     non-commercial is.
@@ -251,17 +251,19 @@ def _packs(root: Path) -> Iterator[Manifest]:
             if clip.word in words
         ],
     )  # fmt: skip
-    yield _manifest(
-        "packs_esc50",
-        root,
-        [
-            Example(
-                path=row["path"], labels=(row["class"],), fold=int(row["fold"]),
-                source="esc10" if row["esc10"] == "1" else "esc50_nc",
-            )
-            for row in _rows(root / "esc_meta.csv")
-        ],
-    )  # fmt: skip
+    for name, kept in (("packs_esc50", ("0", "1")), ("packs_esc10", ("1",))):
+        yield _manifest(
+            name,
+            root,
+            [
+                Example(
+                    path=row["path"], labels=(row["class"],), fold=int(row["fold"]),
+                    source="esc10" if row["esc10"] == "1" else "esc50_nc",
+                )
+                for row in _rows(root / "esc_meta.csv")
+                if row["esc10"] in kept
+            ],
+        )  # fmt: skip
 
 
 CORPORA: dict[str, Callable[[Path], Iterator[Manifest]]] = {

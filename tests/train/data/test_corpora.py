@@ -129,11 +129,13 @@ def test_packs_keep_the_test_split_and_esc50_out_of_the_unlabelled_audio(
     tiny_data: Path, tmp_path: Path
 ) -> None:
     paths = prepare("packs", tiny_data, tmp_path)
-    unlabelled, words, sounds = (read_manifest(path) for path in paths)
+    unlabelled, words, sounds, ten = (read_manifest(path) for path in paths)
     assert {e.split for e in unlabelled.examples} == {"train", "val"}
     assert not [e for e in unlabelled.examples if "esc" in e.path or e.labels]
     assert Counter(e.split for e in words.examples) == {"train": 1, "val": 1, "test": 1}
     assert {e.fold for e in sounds.examples} == {1, 2, 3, 4}
+    assert {e.path for e in ten.examples} < {e.path for e in sounds.examples}
+    assert {e.source for e in ten.examples} == {"esc10"}
 
 
 def test_a_wrong_folder_or_name_is_one_clear_line(tmp_path: Path) -> None:
