@@ -175,6 +175,21 @@ def import_(checkpoint: Path, out: Path, stride: tuple[int, int] | None, half: b
         click.echo(f"{out}")
 
 
+@main.command()
+@click.argument("bundle")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the checkpoint to write.")
+@click.option("--recipe", type=FILE, help="Instead of the one that the bundle tells.")
+def restore(bundle: str, out: Path, recipe: Path | None) -> None:
+    """Make a checkpoint of a BUNDLE's float model, to prune, distil or tune it on."""
+    from ssast_edge.bundle import load_bundle
+    from train.recipe import load_recipe
+    from train.restore import restore as run
+
+    with one_line_errors():
+        loaded = load_recipe(recipe) if recipe else None
+        click.echo(f"{run(load_bundle(bundle), out, loaded)}")
+
+
 @main.command("export-ssast")
 @click.argument("checkpoint", type=FILE)
 @click.option("--out", type=FILE, required=True, help="The .pth to write.")
