@@ -13,20 +13,19 @@ hours_by_pack in result.json says what the hours are made of.
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from ssast_edge.bundle import load_bundle
 from ssast_edge.trigger import TriggerConfig
+from train.det_curve import det_curve, shifted
 from train.detection_metrics import TOLERANCE_S, Score, match
 from train.errors import one_line_errors
 from train.streaming import HopScores, replay, run_bundle
@@ -35,16 +34,6 @@ from train.triggers import make_conditions
 
 # Shifts of every threshold, as logits: an eager, the shipped and a strict setting.
 SETTINGS = {"eager": -1.0, "shipped": 0.0, "strict": 1.0}
-
-
-def shifted(triggers: Mapping[str, TriggerConfig], logit: float) -> dict[str, TriggerConfig]:
-    """All thresholds moved by the same logit."""
-
-    def move(threshold: float) -> float:
-        value = 1 / (1 + math.exp(-(math.log(threshold / (1 - threshold)) + logit)))
-        return min(max(value, 1e-6), 1 - 1e-6)
-
-    return {k: replace(v, threshold=move(v.threshold)) for k, v in triggers.items()}
 
 
 def score(track: Track, hops: HopScores, triggers: Mapping[str, TriggerConfig]) -> dict[str, Score]:
@@ -169,11 +158,8 @@ def measure(
             f"{w.label} {w.source} at {w.start_s:.2f} s" for w in shipped.missed
         ]
         curves[condition] = [
-            (s.false_accepts_per_hour, s.miss_rate)
-            for shift in np.arange(-4, 4.01, 0.25)
-            for s in [
-                match(track.words, replay(hops, shifted(loaded.triggers, shift)), hours=track.hours)
-            ]
+            (point.false_accepts_per_hour, point.miss_rate)
+            for point in det_curve([(hops, track)], loaded.triggers)
         ]
     return result, curves
 
