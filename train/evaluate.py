@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from train.model import Classifier, Encoder, resize_pos_embed
 from train.recipe import FinetuneRecipe
 from train.scoring import score_clips, targets_of
 
-__all__ = ["at_length", "evaluate"]
+__all__ = ["ChosenClips", "at_length", "evaluate", "open_clips"]
 
 
 def evaluate(
@@ -51,23 +52,11 @@ def evaluate(
     model, trained = load_classifier(checkpoint)
     fabric = Fabric(accelerator="auto", devices=1)
     model.to(fabric.device)
-    place = recipe.data.manifest if manifest is None else str(manifest.resolve())
-    if manifest is None:
-        if recipe.data.test_fold and fold not in (0, recipe.data.test_fold):
-            raise ManifestError(
-                f"{checkpoint} was trained on fold {fold}; held out was {recipe.data.test_fold}"
-            )
-        fold = recipe.data.test_fold
-
-    def choose(examples: Sequence[Example]) -> list[Example]:
-        if manifest is None:
-            examples = hold_out(examples, recipe.data.validation_share)
-        return _choose(examples, split, fold, place)
-
-    source, examples, _ = open_recordings(place, manifests, cache, 2, keep=choose)
-    chosen = {(example.path, example.start_s) for example in choose(examples)}
-    indices = [i for i, e in enumerate(examples) if (e.path, e.start_s) in chosen]
-    part = Part(source, [examples[i] for i in indices], np.asarray(indices, dtype=np.intp))
+    chosen = open_clips(
+        recipe, checkpoint, manifest=manifest, manifests=manifests, cache=cache, split=split,
+        fold=fold,
+    )  # fmt: skip
+    part, place, fold = chosen.part, chosen.place, chosen.fold
     measured = {f"{recipe.clips.num_frames} frames (training length)": recipe.clips}
     for frames in window_frames:
         measured[f"{frames} frames (windows)"] = dataclasses.replace(
@@ -105,6 +94,49 @@ def evaluate(
     folder = out or checkpoint.parent / "evaluation"
     write_report(folder, recipe.name, evaluations, provenance)
     return folder / "evaluation.md"
+
+
+@dataclass(frozen=True)
+class ChosenClips:
+    """Clips to measure on."""
+
+    part: Part
+    place: str  # the manifest
+    fold: int  # 0: a split was chosen
+
+
+def open_clips(
+    recipe: FinetuneRecipe,
+    trained: Path,
+    *,
+    manifest: Path | None = None,
+    manifests: Path,
+    cache: Path | None,
+    split: str = "test",
+    fold: int = 0,
+) -> ChosenClips:
+    """The clips of a split or a fold: of `manifest`, or else of the recipe's, held out as there.
+
+    trained: what the recipe made, for the error when the fold is one that it was trained on.
+    """
+    place = recipe.data.manifest if manifest is None else str(manifest.resolve())
+    if manifest is None:
+        if recipe.data.test_fold and fold not in (0, recipe.data.test_fold):
+            raise ManifestError(
+                f"{trained} was trained on fold {fold}; held out was {recipe.data.test_fold}"
+            )
+        fold = recipe.data.test_fold
+
+    def choose(examples: Sequence[Example]) -> list[Example]:
+        if manifest is None:
+            examples = hold_out(examples, recipe.data.validation_share)
+        return _choose(examples, split, fold, place)
+
+    source, examples, _ = open_recordings(place, manifests, cache, 2, keep=choose)
+    chosen = {(example.path, example.start_s) for example in choose(examples)}
+    indices = [i for i, e in enumerate(examples) if (e.path, e.start_s) in chosen]
+    part = Part(source, [examples[i] for i in indices], np.asarray(indices, dtype=np.intp))
+    return ChosenClips(part, place, fold)
 
 
 def at_length(model: Classifier, num_frames: int) -> Classifier:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssast_edge import Detection, Spotter
+from ssast_edge.backends import Backend
 from ssast_edge.bundle import Bundle
 from ssast_edge.trigger import Trigger, TriggerConfig
 from train.detection_metrics import Score, match
@@ -38,11 +39,16 @@ class HopScores:
 
 
 def run_bundle(
-    bundle: Bundle, samples: NDArray[np.float32], progress: Callable[[int], object] | None = None
+    bundle: Bundle,
+    samples: NDArray[np.float32],
+    progress: Callable[[int], object] | None = None,
+    *,
+    backend: Backend | None = None,
 ) -> HopScores:
     """Scores of every hop of a track, from the streaming runtime itself.
 
-    progress: called with the number of samples of each block that is done.
+    progress: called with the number of samples of each block that is done. backend: an open model
+    of the bundle, else its first that can be run.
     """
     times: list[float] = []
     scores: list[NDArray[np.float32]] = []
@@ -51,7 +57,7 @@ def run_bundle(
         times.append(time_s)
         scores.append(values.copy())
 
-    spotter = Spotter(bundle, on_scores=keep)
+    spotter = Spotter(bundle, backend=backend, on_scores=keep)
     for first in range(0, len(samples), _BLOCK):
         block = samples[first : first + _BLOCK]
         spotter.push(block)
