@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -279,21 +278,16 @@ def export(
     A keyword recipe's triggers are chosen on the validation track of --data. A bundle that is
     there is replaced at the very end, or not at all.
     """
-    from train.checkpoint import load_checkpoint
-    from train.export import export_bundle, origin
-    from train.recipe import KeywordRecipe
-    from train.triggers import choose_triggers
+    from train.export import origin
+    from train.shipping import ship
 
-    with one_line_errors(), tempfile.TemporaryDirectory() as temporary:
+    with one_line_errors():
         card = model_card.read_text(encoding="utf-8") if model_card else None
-        settings: dict[str, Any] = {"task": task or "", "hop_ms": hop_ms, "model_card": card}
-        provenance: dict[str, Any] = {**origin()} | ({"note": note} if note else {})
-        if isinstance(load_checkpoint(checkpoint).recipe, KeywordRecipe):
-            draft = Path(temporary) / "draft"
-            export_bundle(checkpoint, draft)
-            settings["triggers"], report = choose_triggers(draft, data, seed=seed)
-            provenance = {"validation": report, **provenance}
-        export_bundle(checkpoint, bundle, provenance=provenance, **settings)
+        provenance = {**origin()} | ({"note": note} if note else {})
+        ship(
+            checkpoint, bundle, data=data, seed=seed, provenance=provenance, task=task or "",
+            hop_ms=hop_ms, model_card=card,
+        )  # fmt: skip
         click.echo(f"{bundle}")
 
 
