@@ -11,7 +11,7 @@ from torch import Tensor
 
 from train.checkpoint import CheckpointError, has_checkpoint, load_checkpoint, load_weights
 from train.formats import Imported, import_checkpoint
-from train.model import Encoder, resize_pos_embed
+from train.model import Encoder, EncoderConfig, resize_pos_embed
 from train.recipe import FinetuneRecipe
 
 __all__ = ["Start", "read_any", "start_from"]
@@ -61,13 +61,15 @@ def start_from(path: Path, encoder: Encoder) -> Start:
     Positions are cut or stretched to the encoder's grid; patch shape and sizes must agree.
     """
     found = read_any(path)
-    if found.config.num_heads != encoder.config.num_heads:
-        raise CheckpointError(  # the weights would fit, and mean something else
-            f"{path}: the encoder has {found.config.num_heads} attention heads, the recipe wants "
-            f"{encoder.config.num_heads} (model.num_heads)"
+    its, wanted = found.config, encoder.config
+    if (its.heads, its.head_width) != (wanted.heads, wanted.head_width):
+        raise CheckpointError(  # the weights might fit, and mean something else
+            f"{path}: the encoder has {_heads(its)} attention heads, the recipe wants "
+            f"{_heads(wanted)}, of {its.head_width} and {wanted.head_width} channels "
+            "(model.num_heads, head_dim and block_heads)"
         )
     weights = dict(found.encoder)
-    pos, wanted = weights["pos_embed"], encoder.config
+    pos = weights["pos_embed"]
     if pos.shape[2] == wanted.dim:
         prefixes = found.config.num_prefix_tokens
         patches = resize_pos_embed(pos[:, prefixes:], found.config.grid, wanted.grid)
@@ -78,3 +80,8 @@ def start_from(path: Path, encoder: Encoder) -> Start:
         digest.update(name.encode() + value.contiguous().float().numpy().tobytes())
     sources = found.sources or (f"pretrained encoder {path.name}",)
     return Start(sources, digest.hexdigest()[:16])
+
+
+def _heads(config: EncoderConfig) -> str:
+    """One number where all blocks are alike."""
+    return "/".join(map(str, config.block_heads)) or f"{config.num_heads}"

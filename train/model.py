@@ -58,13 +58,19 @@ class EncoderConfig:
     drop_path: float = (
         0.0  # chance to skip the last block, falling to 0 at the first; training only
     )
+    # A pruned model's own widths, where they differ from those that the numbers above give.
+    head_dim: int = 0  # channels of an attention head; 0: dim / num_heads
+    block_heads: tuple[int, ...] = ()  # of each block, 0: no attention; none: num_heads in all
+    block_hidden: tuple[int, ...] = ()  # MLP units of each block, 0: no MLP; none: dim * mlp_ratio
 
     def __post_init__(self) -> None:
         """Reject shapes that leave no patch or do not divide."""
         for name in ("dim", "num_heads", "mlp_ratio", "patch_bins", "patch_frames"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        if self.dim % self.num_heads:
+        if self.head_dim < 0:
+            raise ValueError(f"head_dim must be 0 (dim / num_heads) or more, got {self.head_dim}")
+        if not self.head_dim and self.dim % self.num_heads:
             raise ValueError(
                 f"dim must be a multiple of num_heads, got {self.dim}/{self.num_heads}"
             )
@@ -75,6 +81,30 @@ class EncoderConfig:
             )
         if min(self.stride_bins, self.stride_frames, self.depth, self.num_prefix_tokens) < 1:
             raise ValueError("strides, depth and num_prefix_tokens must be at least 1")
+        for name in ("block_heads", "block_hidden"):
+            widths = getattr(self, name)
+            if widths and (len(widths) != self.depth or min(widths) < 0):
+                raise ValueError(
+                    f"{name} wants {self.depth} numbers of 0 or more, one a block, got "
+                    f"{list(widths)}"
+                )
+        if 0 in [sum(widths) for widths in zip(self.heads, self.hidden, strict=True)]:
+            raise ValueError("a block without heads and MLP units does nothing: lower depth")
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Attention heads of each block."""
+        return self.block_heads or (self.num_heads,) * self.depth
+
+    @property
+    def head_width(self) -> int:
+        """Channels of an attention head."""
+        return self.head_dim or self.dim // self.num_heads
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """MLP units of each block."""
+        return self.block_hidden or (int(self.dim * self.mlp_ratio),) * self.depth
 
     @property
     def grid(self) -> Grid:
@@ -167,21 +197,21 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Multi-head self-attention with one fused query-key-value projection."""
 
-    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, num_heads: int, head_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.head_dim = dim // num_heads
-        self.qkv = Linear(dim, 3 * dim)
-        self.proj = Linear(dim, dim)
+        self.head_dim = head_dim
+        self.qkv = Linear(dim, 3 * num_heads * head_dim)
+        self.proj = Linear(num_heads * head_dim, dim)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
-        batch, tokens, dim = x.shape
+        batch, tokens, _ = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, head_dim)
         mixed = _attend(query, key, value)
-        mixed = mixed.transpose(1, 2).reshape(batch, tokens, dim)
+        mixed = mixed.transpose(1, 2).flatten(2)  # (B, N, heads * head_dim)
         projected: Tensor = self.drop(self.proj(mixed))
         return projected
 
@@ -202,28 +232,36 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block; one without heads, or without MLP units, lacks that half."""
+
+    norm1: nn.LayerNorm | None
+    attn: Attention | None
+    norm2: nn.LayerNorm | None
+    mlp: Mlp | None
 
     def __init__(
         self,
         dim: int,
         num_heads: int,
+        head_dim: int,
         mlp_hidden: int,
         dropout: float = 0.0,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.drop_path = drop_path
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads, dropout)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, mlp_hidden, dropout)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6) if num_heads else None
+        self.attn = Attention(dim, num_heads, head_dim, dropout) if num_heads else None
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6) if mlp_hidden else None
+        self.mlp = Mlp(dim, mlp_hidden, dropout) if mlp_hidden else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
-        x = x + self._skip_some(self.attn(self.norm1(x)))
-        out: Tensor = x + self._skip_some(self.mlp(self.norm2(x)))
-        return out
+        if self.norm1 is not None and self.attn is not None:
+            x = x + self._skip_some(self.attn(self.norm1(x)))
+        if self.norm2 is not None and self.mlp is not None:
+            x = x + self._skip_some(self.mlp(self.norm2(x)))
+        return x
 
     def _skip_some(self, branch: Tensor) -> Tensor:
         """Stochastic depth (Huang et al. 2016): drop the branch for some clips, scale the rest."""
@@ -243,16 +281,16 @@ class Encoder(nn.Module):
         prefix = config.num_prefix_tokens
         self.prefix_tokens = nn.Parameter(torch.zeros(1, prefix, config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, prefix + config.num_patches, config.dim))
-        hidden = int(config.dim * config.mlp_ratio)
         self.blocks = nn.ModuleList(
             Block(
                 config.dim,
-                config.num_heads,
+                heads,
+                config.head_width,
                 hidden,
                 config.dropout,
                 config.drop_path * number / max(1, config.depth - 1),
             )
-            for number in range(config.depth)
+            for number, (heads, hidden) in enumerate(zip(config.heads, config.hidden, strict=True))
         )
         self.checkpoint_activations = False  # recompute blocks in the backward pass: less memory
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)

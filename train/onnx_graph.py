@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from train.model import Block, Classifier
+from train.model import Attention, Block, Classifier
 
 __all__ = ["DOMAIN", "FUSED_PATCH_EMBED", "OPSET", "build_graph", "strip_functions"]
 
@@ -190,18 +190,20 @@ def _function(model: Classifier) -> onnx.FunctionProto:
 
 
 def _block(graph: _Graph, name: str, block: Block, x: str) -> str:
-    normed = graph.layer_norm(f"{name}.norm1", block.norm1, x)
-    x = graph.node("Add", f"{name}.add1", [x, _attention(graph, f"{name}.attn", block, normed)])
-    normed = graph.layer_norm(f"{name}.norm2", block.norm2, x)
-    hidden = graph.linear(f"{name}.mlp.fc1", block.mlp.fc1, normed)
-    active = _gelu(graph, f"{name}.mlp.gelu", hidden)
-    return graph.node(
-        "Add", f"{name}.add2", [x, graph.linear(f"{name}.mlp.fc2", block.mlp.fc2, active)]
-    )
+    if block.norm1 is not None and block.attn is not None:
+        normed = graph.layer_norm(f"{name}.norm1", block.norm1, x)
+        mixed = _attention(graph, f"{name}.attn", block.attn, normed)
+        x = graph.node("Add", f"{name}.add1", [x, mixed])
+    if block.norm2 is not None and block.mlp is not None:
+        normed = graph.layer_norm(f"{name}.norm2", block.norm2, x)
+        hidden = graph.linear(f"{name}.mlp.fc1", block.mlp.fc1, normed)
+        active = _gelu(graph, f"{name}.mlp.gelu", hidden)
+        projected = graph.linear(f"{name}.mlp.fc2", block.mlp.fc2, active)
+        x = graph.node("Add", f"{name}.add2", [x, projected])
+    return x
 
 
-def _attention(graph: _Graph, name: str, block: Block, x: str) -> str:
-    attention = block.attn
+def _attention(graph: _Graph, name: str, attention: Attention, x: str) -> str:
     heads, width = attention.num_heads, attention.head_dim
     joint = graph.linear(f"{name}.qkv", attention.qkv, x)
     query, key, value = (f"{name}.{part}" for part in ("query", "key", "value"))
