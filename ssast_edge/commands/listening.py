@@ -15,6 +15,7 @@ from ssast_edge.audio import Block
 from ssast_edge.clock import clock
 from ssast_edge.commands.source import Source
 from ssast_edge.errors import SsastEdgeError
+from ssast_edge.sd_notify import ServiceManager
 from ssast_edge.spotter import Detection, Spotter
 
 Samples = NDArray[np.float32]
@@ -94,13 +95,16 @@ class _Loop:
         self._processing_s = 0.0
         self._waiting: list[Samples] = []  # taken from the source, not yet pushed
         self._is_late = False
+        self._service_manager = ServiceManager()  # nobody, unless systemd has started us
 
     def run(self) -> None:
         try:
             for block in self._source:
                 self._take(block)
+                self._service_manager.alive(self._describe)
         finally:  # also when the source fails: what it gave before is heard
             self._push()
+            self._service_manager.stopping(self._describe())
 
     def summary(self) -> Summary:
         audio_s = self._spotter.time_s
@@ -113,6 +117,13 @@ class _Loop:
             dropped_s=max(self._lost_s, self._source.dropped_s),
             rtf=self._processing_s / audio_s if audio_s else 0.0,
             infer_ms=self._spotter.infer_ms.summary(),
+        )
+
+    def _describe(self) -> str:
+        summary = self.summary()
+        return (
+            f"{clock(summary.audio_s, digits=0)} of audio, {summary.detections} detected, "
+            f"{100 * summary.rtf:.1f} % of real time, {summary.dropped_s:.1f} s lost"
         )
 
     def _take(self, block: Block) -> None:
