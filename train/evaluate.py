@@ -23,7 +23,7 @@ from train.model import Classifier, Encoder, resize_pos_embed
 from train.recipe import FinetuneRecipe
 from train.scoring import score_clips, targets_of
 
-__all__ = ["ChosenClips", "at_length", "evaluate", "open_clips"]
+__all__ = ["HeldOut", "at_length", "evaluate", "open_held_out"]
 
 
 def evaluate(
@@ -52,7 +52,7 @@ def evaluate(
     model, trained = load_classifier(checkpoint)
     fabric = Fabric(accelerator="auto", devices=1)
     model.to(fabric.device)
-    chosen = open_clips(
+    chosen = open_held_out(
         recipe, checkpoint, manifest=manifest, manifests=manifests, cache=cache, split=split,
         fold=fold,
     )  # fmt: skip
@@ -97,7 +97,7 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class ChosenClips:
+class HeldOut:
     """Clips to measure on."""
 
     part: Part
@@ -105,7 +105,7 @@ class ChosenClips:
     fold: int  # 0: a split was chosen
 
 
-def open_clips(
+def open_held_out(
     recipe: FinetuneRecipe,
     trained: Path,
     *,
@@ -114,7 +114,7 @@ def open_clips(
     cache: Path | None,
     split: str = "test",
     fold: int = 0,
-) -> ChosenClips:
+) -> HeldOut:
     """The clips of a split or a fold: of `manifest`, or else of the recipe's, held out as there.
 
     trained: what the recipe made, for the error when the fold is one that it was trained on.
@@ -136,7 +136,7 @@ def open_clips(
     chosen = {(example.path, example.start_s) for example in choose(examples)}
     indices = [i for i, e in enumerate(examples) if (e.path, e.start_s) in chosen]
     part = Part(source, [examples[i] for i in indices], np.asarray(indices, dtype=np.intp))
-    return ChosenClips(part, place, fold)
+    return HeldOut(part, place, fold)
 
 
 def at_length(model: Classifier, num_frames: int) -> Classifier:
