@@ -5,6 +5,7 @@ python -m train finetune train/recipes/esc50_patch.toml --init ENCODER --manifes
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,18 @@ from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 from train.checkpoint import Model, build_model
 from train.corpus import Corpus, Part, open_corpus
 from train.data.clips import BatchOrder, ClipBatches
-from train.engine import Machine, Objective, Validation, fit, open_machine, resume_point
+from train.engine import Machine, Validation, fit, open_machine, resume_point
 from train.initial import start_from
 from train.metrics import mean_average_precision
 from train.model import Classifier
 from train.recipe import FinetuneRecipe, RecipeError
 from train.scoring import score_clips, targets_of
+from train.task import TaskData, TaskObjective
 
-__all__ = ["ClipObjective", "finetune", "label_weights"]
+__all__ = ["ClipObjective", "finetune", "label_weights", "open_clips"]
 
 
-class ClipObjective(Objective):
+class ClipObjective(TaskObjective):
     """Cross-entropy against soft labels, or binary cross-entropy of each class.
 
     The authors' code floors the soft labels of mixed clips to class 0 under cross-entropy; here
@@ -39,14 +41,13 @@ class ClipObjective(Objective):
         self.model: Classifier = model
         self.loss, self.smoothing = loss, smoothing
 
-    def forward(self, fbank: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """(B, T, F) raw log-mel, (B, classes) targets in [0, 1]."""
-        logits = self.model(fbank).float()
+    def loss_of(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar, mean over the clips."""
         if self.loss == "ce":
             share = target / target.sum(dim=1, keepdim=True).clamp_min(1e-6)
-            return {"loss": F.cross_entropy(logits, share, label_smoothing=self.smoothing)}
+            return F.cross_entropy(logits, share, label_smoothing=self.smoothing)
         target = target * (1 - 2 * self.smoothing) + self.smoothing
-        return {"loss": F.binary_cross_entropy_with_logits(logits, target)}
+        return F.binary_cross_entropy_with_logits(logits, target)
 
 
 def finetune(
@@ -61,16 +62,42 @@ def finetune(
     """Train to the recipe's last step; returns the checkpoint folder."""
     fabric = open_machine(machine, recipe)
     resume = resume_point(recipe, out)
+    statistics = (resume.mean, resume.std) if resume is not None else None
+    opened = open_clips(recipe, manifests, cache, fabric, machine, statistics=statistics)
+    torch.manual_seed(recipe.seed)
+    model = build_model(recipe, opened.record.classes, *opened.record.statistics)
+    assert isinstance(model, Classifier)
+    start = start_from(init, model.encoder) if init is not None else None
+    return fit(
+        recipe,
+        ClipObjective(model, recipe.loss, recipe.label_smoothing),
+        opened.batches,
+        fabric=fabric,
+        out=out,
+        steps_per_epoch=opened.steps_per_epoch,
+        data=opened.record.starting_from(start).resumed(resume, out),
+        resume=resume,
+        validation=opened.validation,
+        workers=machine.workers,
+    )
+
+
+def open_clips(
+    recipe: FinetuneRecipe,
+    manifests: Path,
+    cache: Path | None,
+    fabric: Fabric,
+    machine: Machine,
+    *,
+    statistics: tuple[float, float] | None = None,
+) -> TaskData:
+    """The recipe's recordings; `statistics` of a model that is there instead of the data's."""
     corpus = open_corpus(recipe, manifests, cache, fabric, machine)
     train = corpus.part(corpus.train)
     check_classes(corpus, recipe)
-    data = corpus.record()
-    torch.manual_seed(recipe.seed)
-    statistics = (resume.mean, resume.std) if resume is not None else data.statistics
-    model = build_model(recipe, corpus.classes, *statistics)
-    assert isinstance(model, Classifier)
-    start = start_from(init, model.encoder) if init is not None else None
-    data = data.starting_from(start).resumed(resume, out)
+    record = corpus.record()
+    if statistics is not None:
+        record = dataclasses.replace(record, statistics=statistics)
     order = BatchOrder(
         len(train),
         recipe.optimizer.batch_size,
@@ -85,24 +112,13 @@ def finetune(
         recipe.clips,
         recipe.fbank,
         classes=corpus.classes,
-        std=data.statistics[1],
+        std=record.statistics[1],
         seed=recipe.seed,
     )
     validation = None
     if corpus.val:
         validation = _validation(recipe, corpus.part(corpus.val), corpus.classes)
-    return fit(
-        recipe,
-        ClipObjective(model, recipe.loss, recipe.label_smoothing),
-        batches,
-        fabric=fabric,
-        out=out,
-        steps_per_epoch=order.steps_per_epoch,
-        data=data,
-        resume=resume,
-        validation=validation,
-        workers=machine.workers,
-    )
+    return TaskData(record, batches, order.steps_per_epoch, validation)
 
 
 def label_weights(targets: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -62,7 +62,8 @@ def start_from(path: Path, encoder: Encoder) -> Start:
     """
     found = read_any(path)
     its, wanted = found.config, encoder.config
-    if (its.heads, its.head_width) != (wanted.heads, wanted.head_width):
+    same_width = its.dim != wanted.dim or its.head_width == wanted.head_width
+    if its.heads != wanted.heads or not same_width:
         raise CheckpointError(  # the weights might fit, and mean something else
             f"{path}: the encoder has {_heads(its)} attention heads, the recipe wants "
             f"{_heads(wanted)}, of {its.head_width} and {wanted.head_width} channels "

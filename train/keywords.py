@@ -10,22 +10,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 
-from train.checkpoint import build_model
+from train.augment import LogMelAugmentConfig
+from train.checkpoint import Model, build_model
 from train.data.clips import Batch
-from train.engine import Machine, Objective, TrainingData, fit, open_machine, resume_point
+from train.engine import Machine, TrainingData, Validation, fit, open_machine, resume_point
 from train.initial import start_from
+from train.metrics import mean_average_precision
 from train.model import Classifier
-from train.packs import Clip, read_packs, read_synthetic
+from train.packs import Clip, Split, read_packs, read_synthetic
 from train.pool import FeaturePool, make_pool
 from train.recipe import KeywordRecipe, RecipeError
+from train.task import Places, TaskData, TaskObjective
 from train.windows import WindowSampler
 
-__all__ = ["prepare_pool", "train_keywords"]
+__all__ = ["KeywordObjective", "open_keywords", "prepare_pool", "train_keywords"]
 
 _STEPS_PER_EPOCH = 1000  # windows are drawn for ever: an epoch is a unit of the log, no more
+_VALIDATION_BATCHES, _VALIDATION_BATCH = 32, 64  # windows
+_VALIDATION_SEED = 20_000_003  # no run's own, so that models of several seeds are compared alike
 
 
 class KeywordBatches:
@@ -40,7 +46,7 @@ class KeywordBatches:
         return Batch(windows[part::parts], target[part::parts], ())
 
 
-class KeywordObjective(Objective):
+class KeywordObjective(TaskObjective):
     """Binary cross-entropy, summed over labels: more keywords do not shrink the gradient."""
 
     def __init__(self, model: Classifier, smoothing: float) -> None:
@@ -48,12 +54,10 @@ class KeywordObjective(Objective):
         self.model: Classifier = model
         self.smoothing = smoothing
 
-    def forward(self, fbank: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """(B, T, F) raw log-mel, (B, labels) targets."""
-        logits = self.model(fbank).float()
+    def loss_of(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar, mean over the windows."""
         target = target * (1 - 2 * self.smoothing) + self.smoothing
-        loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1).mean()
-        return {"loss": loss}
+        return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1).mean()
 
 
 def train_keywords(
@@ -69,55 +73,115 @@ def train_keywords(
     """Train to the recipe's last step; returns the checkpoint folder."""
     fabric = open_machine(machine, recipe)
     resume = resume_point(recipe, out)
-    with fabric.rank_zero_first():  # one process renders the pool, the others find it
-        pool = prepare_pool(recipe, data, synthetic, out.parent / "pool", jobs)
-    classes = (*recipe.labels, *recipe.auxiliary_labels)
-    statistics = (resume.mean, resume.std) if resume is not None else pool.statistics()
+    statistics = (resume.mean, resume.std) if resume is not None else None
+    places = Places(data=data, synthetic=synthetic, pool=out.parent / "pool", jobs=jobs)
+    opened = open_keywords(recipe, places, fabric, statistics=statistics)
     torch.manual_seed(recipe.seed)
-    model = build_model(recipe, classes, *statistics)
+    model = build_model(recipe, opened.record.classes, *opened.record.statistics)
     assert isinstance(model, Classifier)
     start = start_from(init, model.encoder) if init is not None else None
-    record = TrainingData(classes, statistics, _sources(recipe)).starting_from(start)
-    record = record.resumed(resume, out)
-    sampler = WindowSampler(
-        pool,
-        recipe.labels,
-        recipe.windows,
-        recipe.log_mel_augment,
-        seed=recipe.seed,
-        fill=record.statistics[0],
-        auxiliary_labels=recipe.auxiliary_labels,
-    )
     return fit(
         recipe,
         KeywordObjective(model, recipe.label_smoothing),
-        KeywordBatches(sampler, recipe.optimizer.batch_size),
+        opened.batches,
         fabric=fabric,
         out=out,
-        steps_per_epoch=_STEPS_PER_EPOCH,
-        data=record,
+        steps_per_epoch=opened.steps_per_epoch,
+        data=opened.record.starting_from(start).resumed(resume, out),
         resume=resume,
         workers=machine.workers,
     )
 
 
+def open_keywords(
+    recipe: KeywordRecipe,
+    places: Places,
+    fabric: Fabric,
+    *,
+    statistics: tuple[float, float] | None = None,
+    validates: bool = False,
+) -> TaskData:
+    """The recipe's windows; `statistics` of a model that is there instead of the data's.
+
+    validates: hold windows of the validation recordings ready too.
+    """
+    with fabric.rank_zero_first():  # one process renders the pool, the others find it
+        pool = prepare_pool(recipe, places.data, places.synthetic, places.pool, places.jobs)
+        held_out = None
+        if validates:
+            held_out = prepare_pool(
+                recipe, places.data, places.synthetic, places.pool, places.jobs, split="val"
+            )
+    classes = (*recipe.labels, *recipe.auxiliary_labels)
+    record = TrainingData(classes, statistics or pool.statistics(), _sources(recipe))
+
+    def sampler(of: FeaturePool, augment: LogMelAugmentConfig, seed: int) -> WindowSampler:
+        return WindowSampler(
+            of,
+            recipe.labels,
+            recipe.windows,
+            augment,
+            seed=seed,
+            fill=record.statistics[0],
+            auxiliary_labels=recipe.auxiliary_labels,
+        )
+
+    validation = None
+    if held_out is not None:
+        try:
+            drawn = sampler(held_out, recipe.log_mel_augment, _VALIDATION_SEED)
+        except ValueError as error:
+            raise RecipeError(f"validation recordings: {error}") from error
+        validation = window_validation(drawn, len(recipe.labels))
+    batches = KeywordBatches(
+        sampler(pool, recipe.log_mel_augment, recipe.seed), recipe.optimizer.batch_size
+    )
+    return TaskData(record, batches, _STEPS_PER_EPOCH, validation)
+
+
+def window_validation(sampler: WindowSampler, labels: int) -> Validation:
+    """Mean average precision of the first `labels` outputs on windows that are the same each time.
+
+    What it cannot say is how often a stream of many hours fires: that needs a track.
+    """
+    drawn = [sampler.batch(step, _VALIDATION_BATCH) for step in range(_VALIDATION_BATCHES)]
+    windows = [fbank.half() for fbank, _ in drawn]  # half the memory, as in the pool
+    targets = torch.cat([target for _, target in drawn])[:, :labels]
+
+    def measure(model: Model, fabric: Fabric) -> dict[str, float]:
+        assert isinstance(model, Classifier)
+        found = [model(fbank.to(fabric.device).float()).float().cpu() for fbank in windows]
+        logits = torch.cat(found)[:, :labels]
+        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1).mean()
+        precision = mean_average_precision(logits.numpy(), targets.numpy())
+        return {"mAP": precision, "bce": float(loss)}
+
+    return Validation(measure, "mAP", higher_is_better=True)
+
+
 def prepare_pool(
-    recipe: KeywordRecipe, data: Path, synthetic: Path | None, folder: Path, jobs: int
+    recipe: KeywordRecipe,
+    data: Path,
+    synthetic: Path | None,
+    folder: Path,
+    jobs: int,
+    *,
+    split: Split = "train",
 ) -> FeaturePool:
-    """The recipe's training clips as features; made in `folder` when it is not there yet."""
-    clips = [clip for clip in read_packs(data, recipe.data.packs) if clip.split == "train"]
+    """The recipe's clips of a split as features; made in `folder` when it is not there yet."""
+    clips = [clip for clip in read_packs(data, recipe.data.packs) if clip.split == split]
     if recipe.data.synthetic:
         if synthetic is None or not (synthetic / "manifest.csv").is_file():
             raise RecipeError(
                 f"the recipe wants synthetic speech, none in {synthetic}: run "
                 "`python -m train.synthesize --out DIR` and pass --synthetic DIR"
             )
-        clips += [clip for clip in read_synthetic(synthetic) if clip.split == "train"]
+        clips += [clip for clip in read_synthetic(synthetic) if clip.split == split]
     keep = [clip for clip in clips if clip.kind != "silence" and _wanted(clip, recipe)]
     return make_pool(
         folder,
         keep,
-        [_renderings(clip, recipe) for clip in keep],
+        [_renderings(clip, recipe) if split == "train" else 1 for clip in keep],
         config=recipe.waveform_augment,
         fbank_config=recipe.fbank,
         seed=recipe.seed,
