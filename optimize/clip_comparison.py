@@ -21,7 +21,7 @@ from train.data.source import DecodeError
 from train.metrics import Estimate, Interval, evaluate_scores, paired_bootstrap
 from train.scoring import targets_of
 
-__all__ = ["compare_on_clips", "logit_differences"]
+__all__ = ["compare_on_clips", "decisions", "logit_differences"]
 
 Floats = NDArray[np.float32]
 
@@ -82,13 +82,9 @@ def compare_on_clips(
 
 
 def logit_differences(wanted: Floats, found: Floats, activation: str) -> dict[str, float]:
-    """Of (W, C) logits: cosine, largest and mean difference, share with the same decision.
-
-    The decision is the highest label; where labels are independent, it or none below a score of
-    one half.
-    """
+    """Of (W, C) logits: cosine, largest and mean difference, share with the same decision."""
     difference = Difference.of(wanted, found)
-    same = _decision(wanted, activation) == _decision(found, activation)
+    same = decisions(wanted, activation) == decisions(found, activation)
     return {
         "windows": len(wanted),
         "cosine": difference.cosine,
@@ -98,7 +94,8 @@ def logit_differences(wanted: Floats, found: Floats, activation: str) -> dict[st
     }
 
 
-def _decision(logits: Floats, activation: str) -> NDArray[np.intp]:
+def decisions(logits: Floats, activation: str) -> NDArray[np.intp]:
+    """(W,) number of the highest label; where labels are independent, -1 below a score of 0.5."""
     highest: NDArray[np.intp] = logits.argmax(axis=1)
     return highest if activation == "softmax" else np.where(logits.max(axis=1) >= 0, highest, -1)
 
