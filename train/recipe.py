@@ -9,6 +9,7 @@ import dataclasses
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from ssast_edge.bundle import check_hop
@@ -301,6 +302,8 @@ def parse(table: dict[str, Any], kind: type[T], where: str) -> T:
 
 
 def _value(value: Any, hint: Any, where: str) -> Any:
+    if get_origin(hint) is UnionType:  # "or None", which TOML cannot say: it is left out
+        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, dict):
             raise RecipeError(f"{where}: wanted a table, got {value!r}")
