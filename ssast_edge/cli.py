@@ -19,6 +19,10 @@ COMMANDS = {
     "demo": "ssast_edge.commands.demo",
     "devices": "ssast_edge.commands.devices",
     "info": "ssast_edge.commands.info",
+    "bench": "ssast_edge.commands.bench",
+    "build": "ssast_edge.commands.build",
+    "doctor": "ssast_edge.commands.doctor",
+    "service": "ssast_edge.commands.service",
 }
 
 

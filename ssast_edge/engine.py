@@ -1,0 +1,225 @@
+"""Builds a TensorRT engine from a bundle on the machine that is to run it.
+
+TensorRT 10.3 to 11 and TensorRT for RTX go the same way. Engines lie in a cache folder, never in
+the bundle; an engine that is there and fits is not built again.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+from ssast_edge.bundle import Bundle, ModelFile
+from ssast_edge.cuda import find_gpu
+from ssast_edge.engine_manifest import (
+    EngineError,
+    EngineManifest,
+    Machine,
+    check_file,
+    differences,
+    read_manifest,
+    write_engine,
+)
+from ssast_edge.engine_process import run_build
+from ssast_edge.engine_worker import BuildRequest
+from ssast_edge.integrity import record_file
+from ssast_edge.plugins import Plugin, find_plugin
+from ssast_edge.tensorrt_library import load_tensorrt
+
+_log = logging.getLogger(__name__)
+
+SUFFIX = ".engine"
+_CAPABILITY = re.compile(r"\d{1,2}\.\d")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How to build; the defaults suit a model that listens."""
+
+    out: Path | None = None  # the engine's file; None: in the cache folder
+    plugin: Path | None = None  # a library in place of the one of this package
+    use_plugin: bool = True
+    workspace_mb: int = 0  # memory that TensorRT may use for scratch; 0: its own limit
+    timing_cache: Path | None = None  # None: in the cache folder
+    compute_capability: str = ""  # "8.6": TensorRT for RTX builds for a GPU that is not here
+    batch: tuple[int, int, int] = (1, 1, 8)  # fewest, usual, most; for a model of any batch
+    rebuild: bool = False  # also when an engine that fits is there
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if self.workspace_mb < 0:
+            raise ValueError(f"workspace_mb must be 0 or more, got {self.workspace_mb}")
+        if self.compute_capability and not _CAPABILITY.fullmatch(self.compute_capability):
+            raise ValueError(
+                f"compute_capability must look like 8.6, got {self.compute_capability!r}"
+            )
+        if list(self.batch) != sorted(self.batch) or self.batch[0] < 1:
+            raise ValueError(f"batch must be fewest, usual, most from 1, got {self.batch}")
+
+
+@dataclass(frozen=True)
+class BuildProgress:
+    """How far one phase of TensorRT's build is; phases overlap."""
+
+    phase: str
+    step: int
+    steps: int
+
+
+def tensorrt_models(bundle: Bundle) -> tuple[ModelFile, ...]:
+    """The models that an engine can be built from, in the bundle's order.
+
+    A bundle that names none for TensorRT still has its fp32 graph for ONNX Runtime.
+    """
+    named = tuple(model for model in bundle.models if model.backend == "tensorrt")
+    fallback = tuple(
+        replace(model, backend="tensorrt")
+        for model in bundle.models
+        if (model.backend, model.precision) == ("onnx", "fp32")
+    )
+    known = {model.precision for model in named}
+    return named + tuple(model for model in fallback[:1] if model.precision not in known)
+
+
+def choose_model(bundle: Bundle, precision: str = "auto") -> ModelFile:
+    """The bundle's model of that precision for TensorRT; "auto" is its first.
+
+    Raises EngineError, naming those that it has.
+    """
+    models = tensorrt_models(bundle)
+    for model in models:
+        if precision in ("auto", model.precision):
+            return model
+    held = ", ".join(model.precision for model in models) or "none"
+    raise EngineError(
+        f"bundle {bundle.path}: no model in {precision} to build an engine from, it has: {held}"
+    )
+
+
+def cache_folder() -> Path:
+    """Where engines and timing caches lie: $XDG_CACHE_HOME or ~/.cache, ssast-edge/engines."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The standard: a path that is not absolute is to be ignored.
+    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    return root / "ssast-edge" / "engines"
+
+
+def engine_path(onnx_sha256: str, precision: str) -> Path:
+    """Where the engine of an ONNX file lies when nothing else is asked for."""
+    return cache_folder() / f"{onnx_sha256[:16]}.{precision}{SUFFIX}"
+
+
+def this_machine(plugin: Plugin | None = None, compute_capability: str = "") -> Machine:
+    """What an engine must fit here, or on a GPU of that compute capability.
+
+    Raises BackendMissing without TensorRT and CudaError without a GPU.
+    """
+    library = load_tensorrt()
+    if compute_capability:
+        return Machine(library, compute_capability, None, plugin)
+    gpu = find_gpu()
+    return Machine(library, gpu.compute_capability, gpu, plugin)
+
+
+def build_engine(
+    bundle: Bundle,
+    model: ModelFile,
+    options: BuildOptions | None = None,
+    on_progress: Callable[[BuildProgress], None] | None = None,
+) -> Path:
+    """Build the engine of one model and write it with its manifest; where it lies.
+
+    Nothing is built when an engine that fits is there already (unless options.rebuild). Raises
+    EngineError, BackendMissing or CudaError, in one line; an engine that was there stays.
+    """
+    options = options or BuildOptions()
+    source = bundle.path / model.file
+    onnx_sha256 = record_file(source).sha256
+    target = options.out or engine_path(onnx_sha256, model.precision)
+    plugin = find_plugin(options.plugin) if options.use_plugin else None
+    machine = this_machine(plugin, options.compute_capability)
+    if not options.rebuild and _is_current(target, machine, onnx_sha256, options):
+        return target
+    if target.is_dir():
+        raise EngineError(f"{target} is a folder: give a file for the engine")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    began_s = perf_counter()
+    # A sibling, so that the last step is a rename within one file system.
+    with TemporaryDirectory(".tmp", f".{target.name}.", target.parent) as temporary:
+        folder = Path(temporary)
+        request = BuildRequest(
+            model=str(source),
+            engine=str(folder / "engine"),
+            precision=model.precision,
+            frames=bundle.window_frames,
+            bins=bundle.fbank.num_mel_bins,
+            labels=len(bundle.labels),
+            batch=options.batch,
+            plugin=str(plugin.path) if plugin else "",
+            plugin_sha256=plugin.sha256 if plugin else "",
+            compute_capability=options.compute_capability,
+            workspace_mb=options.workspace_mb,
+            timing_cache=str(options.timing_cache or _timing_cache(machine)),
+        )
+        try:
+            found = run_build(asdict(request), folder, _listener(on_progress))
+        except EngineError as error:
+            kept = "; the engine that was there is kept" if target.exists() else ""
+            raise EngineError(f"{model.precision} engine not built: {error}{kept}") from error
+        manifest = _manifest(folder / "engine", found, onnx_sha256, model.precision, began_s)
+        write_engine(target, folder / "engine", manifest)
+    return target
+
+
+def _is_current(target: Path, machine: Machine, onnx_sha256: str, options: BuildOptions) -> bool:
+    try:
+        manifest = read_manifest(target)
+        check_file(target, manifest)
+    except EngineError:
+        return False
+    # The plugin has come or gone since.
+    if manifest.patch_embed == ("plugin" if machine.plugin is None else "function"):
+        return False
+    return not differences(manifest, machine, onnx_sha256=onnx_sha256, batch=options.batch[0])
+
+
+def _timing_cache(machine: Machine) -> Path:
+    """One for each library and kind of GPU: TensorRT refuses another's."""
+    return cache_folder() / f"{machine.tensorrt.flavour}-{machine.compute_capability}.timing"
+
+
+def _listener(
+    on_progress: Callable[[BuildProgress], None] | None,
+) -> Callable[[dict[str, Any]], None]:
+    def listen(message: dict[str, Any]) -> None:
+        if message["type"] == "progress" and on_progress is not None:
+            on_progress(BuildProgress(message["phase"], message["step"], message["steps"]))
+        elif message["type"] == "log":
+            level = logging.INFO if message["severity"] == "warning" else logging.DEBUG
+            _log.log(level, "TensorRT: %s", message["text"])
+
+    return listen
+
+
+def _manifest(
+    engine: Path, found: dict[str, Any], onnx_sha256: str, precision: str, began_s: float
+) -> EngineManifest:
+    from importlib.metadata import version
+
+    facts = {key: value for key, value in found.items() if key != "type"}
+    facts["batch"] = tuple(facts["batch"])
+    return EngineManifest(
+        engine=record_file(engine),
+        onnx_sha256=onnx_sha256,
+        precision=precision,
+        ssast_edge_version=version("ssast-edge"),
+        built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        build_s=round(perf_counter() - began_s, 3),
+        **facts,
+    )
