@@ -13,12 +13,13 @@ FloatArray = NDArray[np.float32]
 
 INPUT = "fbank"
 OUTPUT = "logits"
+MAX_BATCH = 1024  # of a model that takes any number of windows
 
 
 class OnnxBackend:
     """An ONNX model with one input "fbank" (1, frames, bins) and one output "logits" (1, labels).
 
-    input_shape: (frames, bins). Raises BundleError when the file is no such model and
+    The 1 may be a named dimension: such a model also takes several windows at once. input_shape: (frames, bins). Raises BundleError when the file is no such model and
     BackendMissing when ONNX Runtime is not installed.
 
     Graph optimisation, memory arena and memory pattern keep ONNX Runtime's defaults: turning
@@ -63,6 +64,7 @@ class OnnxBackend:
         self.name = f"onnx ({precision})"
         self._session: onnxruntime.InferenceSession | None = session
         self._outputs = [OUTPUT]
+        self.max_batch = MAX_BATCH if _takes_any_batch(session.get_inputs()) else 1
         _check_ports(path, "input", session.get_inputs(), INPUT, (1, *input_shape))
         _check_ports(path, "output", session.get_outputs(), OUTPUT, (1, num_labels))
 
@@ -74,9 +76,23 @@ class OnnxBackend:
         logits: FloatArray = self._session.run(self._outputs, {INPUT: fbank[np.newaxis]})[0][0]
         return logits
 
+    def infer_batch(self, fbank: FloatArray) -> FloatArray:
+        """Logits (batch, labels) for up to max_batch windows (batch, frames, bins)."""
+        if self._session is None:
+            raise ValueError("the backend is closed")
+        if len(fbank) > self.max_batch:
+            raise ValueError(f"the model takes {self.max_batch} windows at once, got {len(fbank)}")
+        logits: FloatArray = self._session.run(self._outputs, {INPUT: fbank})[0]
+        return logits
+
     def close(self) -> None:
         """Free the model."""
         self._session = None
+
+
+def _takes_any_batch(ports: Sequence[Any]) -> bool:
+    """Whether the first dimension has a name in place of a number."""
+    return all(len(port.shape) > 0 and isinstance(port.shape[0], str) for port in ports)
 
 
 def _check_ports(
@@ -84,7 +100,8 @@ def _check_ports(
 ) -> None:
     found = [(port.name, tuple(port.shape), port.type) for port in ports]
     wanted = (name, shape, "tensor(float)")
-    if found != [wanted]:
+    any_batch = (name, (*found[0][1][:1], *shape[1:]), "tensor(float)") if found else wanted
+    if found != [wanted] and not (found == [any_batch] and _takes_any_batch(ports)):
         shown = ", ".join(f"{name} {shape} {kind}" for name, shape, kind in found) or "none"
         raise BundleError(
             f"{path}: the model's {role} is {shown}; the bundle wants "
