@@ -25,11 +25,19 @@ class AbsHistogram:
 
     counts: Counts
     top: float
+    low: float | None = None  # lowest and highest x; None: -top and top
+    high: float | None = None
 
     @property
     def edges(self) -> NDArray[np.float64]:
         """(BINS + 1,) ends of the bins."""
         return np.linspace(0, self.top, len(self.counts) + 1)
+
+    def range(self, threshold: float) -> tuple[float, float]:
+        """Ends of what is kept when nothing beyond +-threshold is: no wider than what was seen."""
+        low = -self.top if self.low is None else self.low
+        high = self.top if self.high is None else self.high
+        return max(low, -threshold), min(high, threshold)
 
 
 def min_max(seen: AbsHistogram) -> float:

@@ -23,11 +23,17 @@ _LARGEST = 127
 
 
 def quantize_graph(
-    graph: onnx.ModelProto, thresholds: Mapping[str, float], excluded: Collection[str] = ()
+    graph: onnx.ModelProto,
+    thresholds: Mapping[str, float],
+    excluded: Collection[str] = (),
+    *,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    weight_bits: int = 8,
 ) -> onnx.ModelProto:
     """A copy whose linear layers, but those named in `excluded`, multiply INT8.
 
-    thresholds: the largest value kept of each layer's input, by tensor.
+    thresholds: the largest value kept of each layer's input, by tensor. ranges: makes activations
+    unsigned with a zero point, kept between these ends; for CPUs, TensorRT takes none of it.
     """
     out = onnx.ModelProto()
     out.CopyFrom(graph)
@@ -43,9 +49,15 @@ def quantize_graph(
             continue
         source, weight_name = node.input[0], node.input[1]
         if source not in done:
-            scale = np.array(thresholds[source] / _LARGEST, dtype=np.float32)
-            added.append(numpy_helper.from_array(scale, f"{source}.scale"))
-            ports = [f"{source}.scale", zero.name]
+            scale, own_zero = thresholds[source] / _LARGEST, zero.name
+            if ranges is not None:
+                low, high = min(ranges[source][0], 0.0), max(ranges[source][1], 0.0)
+                scale, own_zero = max((high - low) / 255, 1e-9), f"{source}.zero"
+                added.append(
+                    numpy_helper.from_array(np.array(round(-low / scale), np.uint8), own_zero)
+                )
+            added.append(numpy_helper.from_array(np.array(scale, np.float32), f"{source}.scale"))
+            ports = [f"{source}.scale", own_zero]
             done[source] = f"{source}.dequantised"
             nodes += [
                 helper.make_node(
@@ -59,7 +71,9 @@ def quantize_graph(
             ]  # fmt: skip
         transposed = any(a.name == "transB" and a.i for a in node.attribute)
         axis = 0 if transposed else 1
-        values, scales = quantize_weight(numpy_helper.to_array(weights[weight_name]), axis)
+        values, scales = quantize_weight(
+            numpy_helper.to_array(weights[weight_name]), axis, weight_bits
+        )
         names = [f"{weight_name}.{part}" for part in ("int8", "scale", "zero")]
         arrays: tuple[NDArray[Any], ...] = values, scales, np.zeros(len(scales), np.int8)
         added += [
@@ -83,11 +97,15 @@ def quantize_graph(
 
 
 def quantize_weight(
-    weight: NDArray[np.float32], axis: int
+    weight: NDArray[np.float32], axis: int, bits: int = 8
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """INT8 values and (channels,) scales of a matrix whose output channels lie along `axis`."""
+    """INT8 values and (channels,) scales of a matrix whose output channels lie along `axis`.
+
+    bits: 8 for values up to 127, 7 for values up to 64.
+    """
+    most = _LARGEST if bits == 8 else 2 ** (bits - 1)
     largest = np.abs(weight).max(axis=1 - axis)
-    scales = np.maximum(largest, 1e-12).astype(np.float32) / np.float32(_LARGEST)
+    scales = np.maximum(largest, 1e-12).astype(np.float32) / np.float32(most)
     spread = scales[:, None] if axis == 0 else scales[None]
-    values = np.clip(np.round(weight / spread), -_LARGEST, _LARGEST).astype(np.int8)
+    values = np.clip(np.round(weight / spread), -most, most).astype(np.int8)
     return values, scales

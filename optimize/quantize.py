@@ -1,195 +1,254 @@
-"""INT8 for TensorRT: calibrate on real audio, choose the observer, keep out what costs too much.
+"""INT8 of a bundle's model: calibrate on real audio, race the forms, keep out what costs too much.
 
-    python -m optimize quantize my-bundle --audio MANIFEST --out runs/int8
-
-Writes model.int8.onnx (explicit Q/DQ on linear layers), calibration.json, and quantization.json and
-.md, which say what each layer's quantisation costs. Judged on windows that did not calibrate.
+Writes model.int8.onnx (whichever form this CPU runs fastest), model.int8-trt.onnx (explicit
+symmetric Q/DQ for TensorRT), calibration.json, and quantization.json and .md, which say what each
+layer's quantisation costs. Judged on windows that did not calibrate.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from optimize.calibration import CalibrationError, calibrate, linear_layers, run_graph
+from optimize.calibration import INPUT, Calibration, CalibrationError, calibrate, linear_layers
+from optimize.cpu_choice import NOISE, FormResult, choose_cpu_form, cpu_facts, race
+from optimize.cpu_graph import FORMS, PATCH_EMBED, cpu_graph, layer_names
+from optimize.exported import read_ast
+from optimize.judge import Difference, Judge, Judgement, Recordings
 from optimize.observers import METHODS
+from optimize.precision import tensorrt_int8
 from optimize.qdq import quantize_graph
+from optimize.quantize_report import QuantizeReport, TensorrtReport
 from ssast_edge.bundle import Bundle
-from ssast_edge.fbank import fbank
-from train.data.manifest import read_manifest
-from train.data.source import DecodeError, decode
 
-__all__ = ["Difference", "calibration_windows", "quantize"]
+__all__ = ["Difference", "QuantizeConfig", "QuantizeResult", "float_model", "quantize_bundle"]
 
-Windows = NDArray[np.float32]
 _JUDGED = 4  # one window in so many judges, the others calibrate
+_QDQ_FORMS = ("qdq-unsigned", "qdq-signed")
+Build = Callable[[Collection[str]], onnx.ModelProto]
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Logits of a changed model beside those of the float one, over some windows."""
+@dataclass(frozen=True, kw_only=True)
+class QuantizeConfig:
+    """How to quantise, and what it may cost; each budget that is set must be met."""
 
-    mean: float  # absolute
-    largest: float
-    cosine: float
-    agreement: float  # share of windows with the same highest logit
+    windows: int = 128  # a fourth of them judges
+    observer: str = "auto"  # or one of METHODS
+    logit_budget: float | None = 0.1  # mean absolute change of a logit
+    points_budget: float | None = None  # points of accuracy (or mAP) lost on labelled clips
+    labelled_clips: int = 400  # most clips that points are measured on
+    split: str = ""  # of the manifest; empty: all of it
+    forms: tuple[str, ...] = ("static-attention", "static", "dynamic", *_QDQ_FORMS)
+    weight_bits: int = 0  # 8, or 7 (exact without VNNI too); 0: 7 where that keeps the budget
+    tensorrt_rest: str = "fp16"  # what is not INT8 in the graph for TensorRT: fp16 or fp32
+    rounds: int = 16  # of the race
+    seed: int = 0
 
-    @staticmethod
-    def of(wanted: NDArray[np.float32], found: NDArray[np.float32]) -> Difference:
-        """(windows, labels) each."""
-        gap = np.abs(found - wanted)
-        norm = float(np.linalg.norm(wanted) * np.linalg.norm(found))
-        return Difference(
-            float(gap.mean()),
-            float(gap.max()),
-            float((wanted * found).sum()) / max(norm, 1e-12),
-            float((wanted.argmax(1) == found.argmax(1)).mean()),
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done."""
+        known = (*FORMS, *_QDQ_FORMS)
+        wrong = [name for name in self.forms if name not in known or name == "float"]
+        if wrong or not self.forms:
+            raise CalibrationError(f"unknown INT8 forms {wrong}, known: {', '.join(known[1:])}")
+        if self.observer not in ("auto", *METHODS):
+            raise CalibrationError(
+                f"unknown observer {self.observer!r}, known: auto, {', '.join(METHODS)}"
+            )
+        if self.windows < _JUDGED:
+            raise CalibrationError(f"{self.windows} windows: wanted at least {_JUDGED}")
+        for name, known_values in (("weight_bits", (0, 7, 8)), ("tensorrt_rest", ("fp16", "fp32"))):
+            if getattr(self, name) not in known_values:
+                raise CalibrationError(
+                    f"{name} must be one of {known_values}, got {getattr(self, name)!r}"
+                )
+        for name in ("logit_budget", "points_budget"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise CalibrationError(f"{name} must be above 0, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeResult:
+    """What was written below the output folder, and the report as an object."""
+
+    cpu: Path
+    tensorrt: Path
+    report: QuantizeReport
+
+
+def quantize_bundle(
+    bundle: Bundle, manifest: Path, out: Path, config: QuantizeConfig | None = None
+) -> QuantizeResult:
+    """Quantise the bundle's fp32 ONNX model below `out`, whole or not at all.
+
+    Raises CalibrationError when the budget cannot be met (say how near it came) or no audio can
+    be had, NotOurGraph for a model that `train export` did not write.
+    """
+    config = config or QuantizeConfig()
+    source = float_model(bundle)
+    graph = onnx.load(source)
+    ast = read_ast(graph)
+    recordings = Recordings(bundle, manifest, seed=config.seed, split=config.split)
+    windows = recordings.windows(config.windows, least=_JUDGED)
+    judged = [i % _JUDGED == _JUDGED - 1 for i in range(len(windows))]
+    calibrating = windows[[not held for held in judged]]
+    out.mkdir(parents=True, exist_ok=True)
+    seen = calibrate(source, calibrating, out / "calibration.json")
+    labelled = None
+    if config.points_budget is not None:
+        labelled = recordings.labelled(config.labelled_clips)
+    judge = Judge(bundle, graph, windows[judged], labelled, seed=config.seed)
+
+    def builder(form: str, thresholds: dict[str, float], bits: int) -> Build:
+        ranges = seen.ranges(thresholds)
+        if form in _QDQ_FORMS:
+            unsigned = ranges if form == "qdq-unsigned" else None
+            return lambda excluded: quantize_graph(
+                graph, thresholds, excluded, ranges=unsigned, weight_bits=bits
+            )
+        by_layer = {layer.name: ranges[layer.source] for layer in ast.linears}
+        log_mel = seen.tensors[INPUT]
+        by_layer[PATCH_EMBED] = _with_headroom(*log_mel.range(log_mel.top))
+        return lambda excluded: cpu_graph(
+            ast, FORMS[form], by_layer, excluded=excluded, weight_bits=bits
         )
 
+    chosen_observer, observers = _choose_observer(config, seen, judge, builder)
+    thresholds = seen.thresholds(chosen_observer)
+    bits, first = config.weight_bits or 7, config.forms[0]
+    if not config.weight_bits and not _within(
+        judge.judge(builder(first, thresholds, 7)(())), config
+    ):
+        bits = 8
+    builds = {form: builder(form, thresholds, bits) for form in config.forms}
+    graphs = {form: build(()) for form, build in builds.items()}
+    latencies = race(graph, graphs, windows[0], rounds=config.rounds)
+    forms = [
+        FormResult(
+            form, judge.difference(made), latencies[form], len(made.graph.node), made.ByteSize()
+        )
+        for form, made in graphs.items()
+    ]
+    chosen, reason = choose_cpu_form(forms, config.logit_budget)
+    layers = [n.name for n in linear_layers(graph)] if chosen in _QDQ_FORMS else layer_names(ast)
+    sensitivity = _sensitivity(builds[chosen], layers, judge)
+    excluded, judgement = _meet_budget(builds[chosen], sensitivity, judge, config)
+    cpu_model = builds[chosen](excluded)
+    latency = latencies[chosen]
+    if excluded:
+        latency = race(graph, {chosen: cpu_model}, windows[0], rounds=config.rounds)[chosen]
 
-def quantize(
-    bundle: Bundle,
-    manifest: Path,
-    out: Path,
-    *,
-    count: int = 128,
-    method: str = "auto",
-    budget: float = 0.1,
-    seed: int = 0,
-) -> Path:
-    """Write the INT8 graph of the bundle's ONNX model below `out`; returns its path.
+    def for_tensorrt(kept: Collection[str]) -> onnx.ModelProto:
+        return tensorrt_int8(graph, thresholds, kept, rest="fp32")
 
-    budget: mean absolute change of a logit that is allowed; the layers that cost most stay float
-    until it is met. Raises CalibrationError when it cannot be, or no audio can be had.
-    """
-    source = bundle.path / next(m.file for m in bundle.models if m.backend == "onnx")
-    windows = calibration_windows(bundle, manifest, count, seed)
-    judged = np.arange(len(windows)) % _JUDGED == _JUDGED - 1
-    out.mkdir(parents=True, exist_ok=True)
-    seen = calibrate(source, windows[~judged], out / "calibration.json")
-    graph = onnx.load(source)
-    wanted = _logits(graph, windows[judged])
+    known = {layer.name for layer in linear_layers(graph)}
+    proxy = {name: cost for name, cost in sensitivity.items() if name in known}
+    kept, tensorrt_judgement = _meet_budget(for_tensorrt, proxy, judge, config)
+    tensorrt_model = tensorrt_int8(graph, thresholds, kept, rest=config.tensorrt_rest)
+    report = QuantizeReport(
+        model=bundle.name,
+        calibrated=len(calibrating),
+        judged=sum(judged),
+        seed=config.seed,
+        cpu=cpu_facts(),
+        observer=chosen_observer,
+        observers=observers,
+        logit_budget=config.logit_budget,
+        points_budget=config.points_budget,
+        weight_bits=bits,
+        forms=forms,
+        form=chosen,
+        reason=reason,
+        latency=latency,
+        judgement=judgement,
+        excluded=excluded,
+        sensitivity=sensitivity,
+        float_bytes=source.stat().st_size,
+        int8_bytes=cpu_model.ByteSize(),
+        is_faster=latency.ratio < 1 - NOISE,
+        tensorrt=TensorrtReport(
+            config.tensorrt_rest, kept, tensorrt_judgement, tensorrt_model.ByteSize()
+        ),
+    )
+    paths = [out / name for name in ("model.int8.onnx", "model.int8-trt.onnx")]
+    for path, model in zip(paths, (cpu_model, tensorrt_model), strict=True):
+        onnx.checker.check_model(model)
+        _write(path, model.SerializeToString())
+    _write(out / "quantization.json", json.dumps(report.to_json(), indent=1).encode() + b"\n")
+    _write(out / "quantization.md", report.markdown().encode())
+    return QuantizeResult(cpu=paths[0], tensorrt=paths[1], report=report)
 
-    def cost(thresholds: dict[str, float], excluded: Sequence[str]) -> Difference:
-        changed = quantize_graph(graph, thresholds, excluded)
-        return Difference.of(wanted, _logits(changed, windows[judged]))
 
-    names = [method] if method != "auto" else list(METHODS)
-    by_method = {name: cost(seen.thresholds(name), ()) for name in tqdm(names, desc="observers")}
-    chosen = min(by_method, key=lambda name: by_method[name].mean)
-    thresholds = seen.thresholds(chosen)
-    layers = [layer.name for layer in linear_layers(graph)]
-    sensitivity = {
-        layer: cost(thresholds, [other for other in layers if other != layer])
+def float_model(bundle: Bundle) -> Path:
+    """The bundle's fp32 ONNX file. Raises CalibrationError when it has none."""
+    for model in bundle.models:
+        if model.backend == "onnx" and model.precision == "fp32":
+            return bundle.path / model.file
+    raise CalibrationError(f"bundle {bundle.name} holds no fp32 ONNX model to quantise")
+
+
+def _choose_observer(
+    config: QuantizeConfig,
+    seen: Calibration,
+    judge: Judge,
+    builder: Callable[[str, dict[str, float], int], Build],
+) -> tuple[str, dict[str, Difference]]:
+    """The observer whose static graph is nearest to the float one."""
+    names = list(METHODS) if config.observer == "auto" else [config.observer]
+    bits = config.weight_bits or 7
+    found = {
+        name: judge.difference(builder("static", seen.thresholds(name), bits)(()))
+        for name in tqdm(names, desc="observers")
+    }
+    return min(found, key=lambda name: found[name].mean), found
+
+
+def _sensitivity(build: Build, layers: Sequence[str], judge: Judge) -> dict[str, Difference]:
+    """What each layer costs when it alone is INT8."""
+    return {
+        layer: judge.difference(build([other for other in layers if other != layer]))
         for layer in tqdm(layers, desc="sensitivity")
     }
-    excluded, found = _exclude(
-        lambda names: cost(thresholds, names), sensitivity, by_method[chosen], budget
-    )
-    target = out / "model.int8.onnx"
-    partial = target.with_name(f".{target.name}.tmp")
-    onnx.save(quantize_graph(graph, thresholds, excluded), partial)
-    partial.replace(target)
-    report = {
-        "model": bundle.name,
-        "windows": {"calibrated": int((~judged).sum()), "judged": int(judged.sum())},
-        "seed": seed,
-        "observer": chosen,
-        "budget": budget,
-        "difference": vars(found),
-        "bytes": {"fp32": source.stat().st_size, "int8": target.stat().st_size},
-        "excluded": excluded,
-        "observers": {name: vars(d) for name, d in by_method.items()},
-        "sensitivity": {name: vars(d) for name, d in sensitivity.items()},
-    }
-    (out / "quantization.json").write_text(json.dumps(report, indent=1) + "\n")
-    (out / "quantization.md").write_text(_markdown(report))
-    return target
 
 
-def calibration_windows(bundle: Bundle, manifest: Path, count: int, seed: int) -> Windows:
-    """(count, T, F) raw log-mel: a window of each of `count` recordings, drawn by the seed.
-
-    A shorter recording stands at the end of its window, as the runtime sees a word after silence.
-    """
-    found = read_manifest(manifest)
-    rng = np.random.default_rng(seed)
-    windows = []
-    for index in rng.permutation(len(found.examples)):
-        example = found.examples[index]
-        try:
-            samples = decode(Path(found.root) / example.path, example.start_s, example.duration_s)
-        except DecodeError as error:
-            tqdm.write(f"left out: {error}")
-            continue
-        features = fbank(samples, bundle.fbank)
-        window = np.zeros((bundle.window_frames, bundle.fbank.num_mel_bins), dtype=np.float32)
-        start = int(rng.integers(max(1, len(features) - bundle.window_frames + 1)))
-        cut = features[start : start + bundle.window_frames]
-        window[len(window) - len(cut) :] = cut
-        windows.append(window)
-        if len(windows) == count:
-            break
-    if len(windows) < _JUDGED:
-        raise CalibrationError(
-            f"{manifest}: {len(windows)} recordings can be read, wanted at least {_JUDGED}"
-        )
-    return np.stack(windows)
+def _within(found: Judgement, config: QuantizeConfig) -> bool:
+    logits, points = config.logit_budget, config.points_budget
+    if logits is not None and not found.difference.mean <= logits:
+        return False
+    return points is None or (found.lost is not None and found.lost.value <= points)
 
 
-def _exclude(
-    cost: Callable[[Sequence[str]], Difference],
-    sensitivity: dict[str, Difference],
-    found: Difference,
-    budget: float,
-) -> tuple[list[str], Difference]:
+def _meet_budget(
+    build: Build, sensitivity: dict[str, Difference], judge: Judge, config: QuantizeConfig
+) -> tuple[list[str], Judgement]:
     """Leave the most sensitive layers float, one more at a time, until the budget is met."""
     order = sorted(sensitivity, key=lambda name: -sensitivity[name].mean)
     excluded: list[str] = []
-    while found.mean > budget:
+    found = judge.judge(build(excluded))
+    while not _within(found, config):
         if len(excluded) + 1 >= len(order):
+            lost = f" and {found.lost.value:.2g} points are lost" if found.lost else ""
             raise CalibrationError(
-                f"the budget of {budget:g} cannot be met: with all layers but {order[-1]} float, "
-                f"logits still change by {found.mean:.3g} on average; give a larger --budget"
+                f"the budget cannot be met: with all layers but {order[-1]} float, logits still "
+                f"change by {found.difference.mean:.3g} on average{lost}; give a larger budget, "
+                "or tune with `qat`"
             )
         excluded = order[: len(excluded) + 1]
-        found = cost(excluded)
+        found = judge.judge(build(excluded))
     return excluded, found
 
 
-def _logits(graph: onnx.ModelProto, windows: Windows) -> NDArray[np.float32]:
-    return np.concatenate([values[0] for values in run_graph(graph, windows, ["logits"])])
+def _with_headroom(low: float, high: float) -> tuple[float, float]:
+    """Of the raw log-mel: from digital silence to louder than what was heard by a tenth."""
+    return min(low, -16.0), high + 0.1 * (high - low)
 
 
-def _markdown(report: dict[str, Any]) -> str:
-    found, size = report["difference"], report["bytes"]
-    lines = [
-        f"# {report['model']} in INT8",
-        "",
-        f"Observer {report['observer']}, {report['windows']['calibrated']} windows calibrated and "
-        f"{report['windows']['judged']} others judged (seed {report['seed']}): a logit changes by "
-        f"{found['mean']:.4f} on average and {found['largest']:.3f} at most, cosine "
-        f"{found['cosine']:.6f}, the same highest logit in {100 * found['agreement']:.1f} %. "
-        f"{size['fp32'] / 1e6:.2f} MB become {size['int8'] / 1e6:.2f} MB. Left in float: "
-        f"{', '.join(report['excluded']) or 'no layer'}.",
-        "",
-    ]
-    for title, rows in (("observer", report["observers"]), ("layer alone", report["sensitivity"])):
-        lines += [
-            f"| {title} | mean change of a logit | largest | cosine |",
-            "|---|---:|---:|---:|",
-        ]
-        lines += [
-            f"| {name} | {d['mean']:.5f} | {d['largest']:.4f} | {d['cosine']:.7f} |"
-            for name, d in rows.items()
-        ]
-        lines.append("")
-    return "\n".join(lines)
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.tmp")
+    partial.write_bytes(content)
+    partial.replace(path)

@@ -1,0 +1,162 @@
+"""The numbers of an exported AST, read back from its ONNX graph: what CPU forms are written from.
+
+Takes the graph of train/onnx_graph.py, pruned ones too; knows nothing of PyTorch, files or
+quantisation. T frames, F bins, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+__all__ = ["Ast", "AstBlock", "Linear", "Norm", "NotOurGraph", "read_ast"]
+
+FloatArray = NDArray[np.float32]
+
+
+class NotOurGraph(ValueError):
+    """An ONNX file that is no AST of ours; one line."""
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A LayerNormalization."""
+
+    weight: FloatArray
+    bias: FloatArray
+    epsilon: float
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """x @ weight + bias."""
+
+    name: str  # of the module: "blocks.0.attn.qkv"
+    source: str  # the tensor x in the graph
+    weight: FloatArray  # (in, out)
+    bias: FloatArray  # (out,)
+
+
+@dataclass(frozen=True, eq=False)
+class AstBlock:
+    """A transformer block; of a branch that was pruned away nothing is there."""
+
+    name: str
+    heads: int
+    norm1: Norm | None
+    qkv: Linear | None  # out: query, key, value, each heads * head width
+    proj: Linear | None
+    norm2: Norm | None
+    fc1: Linear | None
+    fc2: Linear | None
+
+
+@dataclass(frozen=True, eq=False)
+class Ast:
+    """Raw log-mel (1, T, F) to logits (1, labels)."""
+
+    num_frames: int
+    num_mel_bins: int
+    mean: float
+    std: float
+    strides: tuple[int, int]  # bins, frames
+    patch: FloatArray  # (D, patch bins, patch frames)
+    addend: FloatArray  # (prefix + patches, D): bias, positions, prefix tokens; frequency-major
+    blocks: tuple[AstBlock, ...]
+    norm: Norm
+    pooled: tuple[int, int]  # tokens whose mean goes to the head: from, to
+    head_norm: Norm
+    head: Linear
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Number of patches along (mel bins, frames)."""
+        bins, frames = self.patch.shape[1:]
+        return (
+            (self.num_mel_bins - bins) // self.strides[0] + 1,
+            (self.num_frames - frames) // self.strides[1] + 1,
+        )
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens that stand before the patches."""
+        return len(self.addend) - self.grid[0] * self.grid[1]
+
+    @property
+    def linears(self) -> Iterator[Linear]:
+        """Every linear layer in order, the head last, the patch embedding not."""
+        for block in self.blocks:
+            for layer in (block.qkv, block.proj, block.fc1, block.fc2):
+                if layer is not None:
+                    yield layer
+        yield self.head
+
+
+def read_ast(model: onnx.ModelProto) -> Ast:
+    """The model's numbers. Raises NotOurGraph for a graph that build_graph did not write."""
+    try:
+        return _read(model)
+    except (KeyError, IndexError, ValueError) as error:
+        raise NotOurGraph(
+            f"not a float graph of `train export` ({error}); a bundle of an earlier version: "
+            "`python -m train restore` and `export` it again"
+        ) from error
+
+
+def _read(model: onnx.ModelProto) -> Ast:
+    nodes = {node.name: node for node in model.graph.node}
+    arrays = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
+    if "patch_embed" not in nodes:
+        raise ValueError("it has no FusedPatchEmbed node")
+    embed = nodes["patch_embed"]
+    settings = {a.name: helper.get_attribute_value(a) for a in embed.attribute}
+    shape = model.graph.input[0].type.tensor_type.shape.dim
+
+    def norm(name: str) -> Norm | None:
+        if name not in nodes:
+            return None
+        node = nodes[name]
+        epsilon = helper.get_node_attr_value(node, "epsilon")
+        return Norm(arrays[node.input[1]], arrays[node.input[2]], epsilon)
+
+    def linear(name: str) -> Linear | None:
+        if name not in nodes:
+            return None
+        node, add = nodes[name], nodes[f"{name}.add"]
+        return Linear(name, node.input[0], arrays[node.input[1]], arrays[add.input[1]])
+
+    def block(name: str) -> AstBlock:
+        heads = 0
+        if f"{name}.attn.query.reshape" in nodes:
+            heads = int(arrays[nodes[f"{name}.attn.query.reshape"].input[1]][2])
+        return AstBlock(
+            name,
+            heads,
+            *(norm(f"{name}.norm1"), linear(f"{name}.attn.qkv"), linear(f"{name}.attn.proj")),
+            *(norm(f"{name}.norm2"), linear(f"{name}.mlp.fc1"), linear(f"{name}.mlp.fc2")),
+        )
+
+    found = (name.split(".")[1] for name in nodes if name.startswith("blocks."))
+    pool = nodes["pool.slice"]
+    last, head_norm, head = norm("norm"), norm("head.norm"), linear("head")
+    if last is None or head_norm is None or head is None:
+        raise ValueError("it has no final norm or head")
+    return Ast(
+        num_frames=shape[1].dim_value,
+        num_mel_bins=shape[2].dim_value,
+        mean=float(settings["mean"]),
+        std=float(settings["std"]),
+        strides=(int(settings["stride_bins"]), int(settings["stride_frames"])),
+        patch=arrays[embed.input[1]][:, 0],
+        addend=arrays[embed.input[2]][0],
+        blocks=tuple(block(f"blocks.{i}") for i in sorted({int(number) for number in found})),
+        norm=last,
+        pooled=(int(arrays[pool.input[1]][0]), int(arrays[pool.input[2]][0])),
+        head_norm=head_norm,
+        head=head,
+    )
