@@ -1,0 +1,83 @@
+"""Checks of TensorRT: library, CUDA from Python, plugin and engines that were built before."""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import suppress
+
+from ssast_edge.doctor import gpu
+from ssast_edge.doctor.fatbin import device_code
+from ssast_edge.doctor.finding import Check, Finding, Options, Skipped, ok, warning
+from ssast_edge.errors import BackendMissing
+from ssast_edge.plugins import find_plugin
+from ssast_edge.tensorrt_library import load_tensorrt
+
+_CUDA_MODULES = {"cuda.bindings": "cuda-bindings", "pycuda": "pycuda"}
+_BUILD_PLUGIN = "SSAST_NATIVE=1 TENSORRT_ROOT=/usr pip install --force-reinstall --no-deps PATH"
+
+
+def check_tensorrt(options: Options) -> Iterator[Finding]:
+    """The library; on a machine without a GPU it may be absent."""
+    try:
+        found = load_tensorrt()
+    except BackendMissing as error:
+        what, _, fix = str(error).partition("; ")
+        if not gpu.has_nvidia() and what.startswith("no TensorRT: it is not installed"):
+            raise Skipped("not installed, and this machine has no NVIDIA GPU for it") from error
+        what, _, fix = (what, "", fix) if fix else str(error).partition(": 10.3 or newer")
+        yield warning(what, fix.strip() or "JetPack 6.1 or newer; or --backend onnx")
+        return
+    yield ok(found.title)
+
+
+def check_cuda_python(options: Options) -> Iterator[Finding]:
+    """What moves memory to the GPU and back."""
+    found = []
+    for module, package in _CUDA_MODULES.items():
+        with suppress(ImportError):  # the parent package is absent
+            if importlib.util.find_spec(module) is not None:
+                found.append(package)
+    if found:
+        yield ok(" and ".join(found))
+    elif gpu.has_nvidia():
+        yield warning(
+            "neither cuda-bindings nor pycuda is installed: no engine can be run",
+            "pip install 'cuda-bindings==12.*' (or 13.*, as the driver's CUDA)",
+        )
+    else:
+        raise Skipped("neither cuda-bindings nor pycuda, and no NVIDIA GPU for them")
+
+
+def check_plugin(options: Options) -> Iterator[Finding]:
+    """The plugin library of the fused patch embedding, and for which GPUs it was compiled."""
+    plugin = find_plugin()
+    if plugin is None:
+        if not gpu.has_nvidia():
+            raise Skipped("not built, and this machine has no NVIDIA GPU for it")
+        yield warning("not built: engines use TensorRT's own layers in its place", _BUILD_PLUGIN)
+        return
+    try:
+        code = device_code(plugin.path)
+    except (ValueError, OSError) as error:
+        yield warning(f"{plugin.path}: its GPU architectures cannot be read ({error})", "")
+        return
+    text = f"{plugin.path}: {', '.join(map(str, code)) or 'no device code'}"
+    try:
+        gpus = gpu.read_driver().gpus
+    except (OSError, RuntimeError):
+        gpus = ()
+    unfit = [found for found in gpus if not any(c.runs_on(found.capability) for c in code)]
+    if unfit:
+        number = unfit[0].capability
+        yield warning(
+            f"{text}: nothing for {unfit[0].name} ({number // 10}.{number % 10})",
+            f"CMAKE_ARGS=-DCMAKE_CUDA_ARCHITECTURES={number} {_BUILD_PLUGIN}",
+        )
+    else:
+        yield ok(text)
+
+
+CHECKS = (
+    Check("TensorRT", check_tensorrt, limit_s=60),
+    Check("CUDA for Python", check_cuda_python),
+    Check("plugin", check_plugin, limit_s=30),
+)
