@@ -19,7 +19,8 @@ MAX_BATCH = 1024  # of a model that takes any number of windows
 class OnnxBackend:
     """An ONNX model with one input "fbank" (1, frames, bins) and one output "logits" (1, labels).
 
-    The 1 may be a named dimension: such a model also takes several windows at once. input_shape: (frames, bins). Raises BundleError when the file is no such model and
+    The 1 may be a named dimension: such a model also takes several windows at once.
+    input_shape: (frames, bins). Raises BundleError when the file is no such model and
     BackendMissing when ONNX Runtime is not installed.
 
     Graph optimisation, memory arena and memory pattern keep ONNX Runtime's defaults: turning
