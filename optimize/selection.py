@@ -86,8 +86,8 @@ def select(
     if state.macs() > macs:
         whole = model_cost(config, labels).macs
         raise PruneError(
-            f"{macs / 1e6:.2f} million MACs cannot be met: with as little as {limits.structure!r} "
-            f"leaves, {state.macs() / 1e6:.2f} million of {whole / 1e6:.2f} remain"
+            f"{macs / whole:.3g} of the MACs cannot be met: pruning {limits.structure} leaves "
+            f"{state.macs() / whole:.3g} at least"
         )
     for candidate in reversed(removed):  # a large last step may leave room for small ones
         state.put_back(candidate, macs)

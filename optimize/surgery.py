@@ -67,8 +67,9 @@ def shrunk_model(model: ModelConfig, encoder: EncoderConfig) -> ModelConfig:
 def shrink(model: Classifier, kept: Kept) -> Classifier:
     """A new classifier with what is kept, in evaluation mode; `model` stays as it was.
 
-    Norms over fewer channels see less spread where the others carried little: their weights are
-    raised by sqrt(D / D kept), which is exact for channels that are zero in a centred stream.
+    Exact too for channels that are zero in a centred stream, but for the last norm's bias there:
+    norms see the same sum of squares over fewer channels, so their weights are raised by
+    sqrt(D / D kept), and what their biases gave through lost channels moves to the next layer's.
     """
     old = model.encoder
     config = shrunk_encoder(old.config, kept)
@@ -94,6 +95,8 @@ def shrink(model: Classifier, kept: Kept) -> Classifier:
             if target is not None and target.attn is not None and target.norm1 is not None:
                 _copy_norm(target.norm1, block.norm1, channels, rise)
                 _copy_heads(target.attn, block.attn, kept.heads[number], channels)
+                lost = _through_lost(block.attn.qkv, block.norm1, channels)
+                target.attn.qkv.bias += lost[_joint_rows(block.attn, kept.heads[number])]
                 last_write = target.attn.proj.bias
             else:
                 last_write += block.attn.proj.bias[channels]
@@ -101,6 +104,8 @@ def shrink(model: Classifier, kept: Kept) -> Classifier:
             if target is not None and target.mlp is not None and target.norm2 is not None:
                 _copy_norm(target.norm2, block.norm2, channels, rise)
                 _copy_units(target.mlp, block.mlp, kept.units[number], channels)
+                lost = _through_lost(block.mlp.fc1, block.norm2, channels)
+                target.mlp.fc1.bias += lost[_index(kept.units[number])]
                 last_write = target.mlp.fc2.bias
             else:
                 last_write += block.mlp.fc2.bias[channels]
@@ -111,18 +116,35 @@ def shrink(model: Classifier, kept: Kept) -> Classifier:
     assert isinstance(small.head[0], nn.LayerNorm)
     _copy_norm(small.head[0], head_norm, channels, rise)
     linear.weight.copy_(labels.weight[:, channels])
-    linear.bias.copy_(labels.bias)
+    linear.bias.copy_(labels.bias + _through_lost(labels, head_norm, channels))
     return small.eval()
 
 
 def _copy_heads(new: Attention, old: Attention, heads: Sequence[int], channels: Tensor) -> None:
-    width = old.head_dim
-    rows = (_index(heads)[:, None] * width + torch.arange(width)).flatten()
-    joint = torch.cat([part * old.num_heads * width + rows for part in range(3)])
+    rows, joint = _head_rows(old, heads), _joint_rows(old, heads)
     new.qkv.weight.copy_(old.qkv.weight[joint][:, channels])
     new.qkv.bias.copy_(old.qkv.bias[joint])
     new.proj.weight.copy_(old.proj.weight[channels][:, rows])
     new.proj.bias.copy_(old.proj.bias[channels])
+
+
+def _head_rows(attention: Attention, heads: Sequence[int]) -> Tensor:
+    """Channels of the heads among those of all."""
+    width = attention.head_dim
+    return (_index(heads)[:, None] * width + torch.arange(width)).flatten()
+
+
+def _joint_rows(attention: Attention, heads: Sequence[int]) -> Tensor:
+    """Outputs of the joint projection that are the heads' queries, keys and values."""
+    rows, size = _head_rows(attention, heads), attention.num_heads * attention.head_dim
+    return torch.cat([part * size + rows for part in range(3)])
+
+
+def _through_lost(linear: nn.Linear, norm: nn.LayerNorm, channels: Tensor) -> Tensor:
+    """(out,) what the norm's bias gives the linear layer through channels that are not kept."""
+    lost = torch.ones(linear.in_features, dtype=torch.bool)
+    lost[channels] = False
+    return linear.weight[:, lost] @ norm.bias[lost]
 
 
 def _copy_units(new: Mlp, old: Mlp, units: Sequence[int], channels: Tensor) -> None:
