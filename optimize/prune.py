@@ -192,7 +192,8 @@ class _Run:
         recover(
             classifier_recipe(start.recipe, folder), model, self.opened,
             out=folder, fabric=self.fabric, machine=self.machine,
-            sources=tuple(self.dense.progress.get("sources", ())), teacher=self.teacher,
+            sources=(*self.dense.progress.get("sources", ()), *self.teacher.sources),
+            teacher=self.teacher,
             distill=self.config.distill, first_step=self._first_step(number),
             is_sparse=self._is_sparse(number),
         )  # fmt: skip

@@ -70,9 +70,12 @@ class Teacher(nn.Module):
 
     columns: Tensor
 
-    def __init__(self, model: Classifier, columns: Sequence[int]) -> None:
+    def __init__(
+        self, model: Classifier, columns: Sequence[int], sources: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.model = model.eval().requires_grad_(False)
+        self.sources = tuple(sources)  # corpora that it learnt from
         self.register_buffer("columns", torch.tensor(list(columns)))
 
     @torch.no_grad()
@@ -152,7 +155,8 @@ def load_teacher(folder: Path, recipe: ClassifierRecipe, classes: Sequence[str])
     if is_softmax(classifier_recipe(checkpoint.recipe, folder)) != is_softmax(recipe):
         raise CheckpointError(f"{folder} cannot teach: one of the two is softmax, one sigmoid")
     columns = [checkpoint.classes.index(label) for label in classes]
-    return Teacher(at_length(model, recipe.encoder_config().num_frames), columns)
+    its_model = at_length(model, recipe.encoder_config().num_frames)
+    return Teacher(its_model, columns, checkpoint.progress.get("sources", ()))
 
 
 def is_softmax(recipe: ClassifierRecipe) -> bool:
