@@ -109,7 +109,10 @@ class Cuda(Protocol):
         """Record what `work` puts on the stream; nothing of it runs yet."""
 
     def event(self) -> Any:
-        """A mark on the stream, at what was put on it so far."""
+        """A mark that can be put on the stream."""
+
+    def record(self, event: Any) -> None:
+        """Put the mark on the stream, or into the graph that is being recorded."""
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
         """Time between two marks, once the stream was waited for."""

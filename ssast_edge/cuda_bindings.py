@@ -37,6 +37,7 @@ class BindingsCuda:
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
         self._owned: list[tuple[str, Any]] = []  # how to free it, what; in order of creation
         self._is_open = True
+        self._is_capturing = False
         try:
             self.make_current()
             # Not the default stream, on which TensorRT would synchronise more than once.
@@ -101,11 +102,14 @@ class BindingsCuda:
         # Thread-local: what other threads of the program do with CUDA stays their affair.
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("cuStreamBeginCapture", self._stream, mode)
+        self._is_capturing = True
         try:
             work()
         except BaseException:
             self._end_failed_capture()
             raise
+        finally:
+            self._is_capturing = False
         recorded = self._call("cuStreamEndCapture", self._stream)
         try:
             executable = self._call("cuGraphInstantiate", recorded, 0)
@@ -115,11 +119,19 @@ class BindingsCuda:
         return BindingsGraph(self, executable)
 
     def event(self) -> Any:
-        """A mark on the stream, at what was put on it so far."""
+        """A mark that can be put on the stream."""
         event = self._call("cuEventCreate", 0)
         self._owned.append(("cuEventDestroy", event))
-        self._call("cuEventRecord", event, self._stream)
         return event
+
+    def record(self, event: Any) -> None:
+        """Put the mark on the stream, or into the graph that is being recorded."""
+        kinds = self._driver.CUevent_record_flags
+        # Without the flag a recorded graph would only take it for an order among its parts.
+        kind = (
+            kinds.CU_EVENT_RECORD_EXTERNAL if self._is_capturing else kinds.CU_EVENT_RECORD_DEFAULT
+        )
+        self._call("cuEventRecordWithFlags", event, self._stream, int(kind))
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
         """Time between two marks, once the stream was waited for."""

@@ -114,10 +114,12 @@ class PycudaCuda:
         raise CudaError("pycuda cannot record CUDA graphs: install cuda-bindings for them")
 
     def event(self) -> Any:
-        """A mark on the stream, at what was put on it so far."""
-        event = self._call(self._driver.Event)
+        """A mark that can be put on the stream."""
+        return self._call(self._driver.Event)
+
+    def record(self, event: Any) -> None:
+        """Put the mark on the stream."""
         self._call(event.record, self._stream)
-        return event
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
         """Time between two marks, once the stream was waited for."""

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
-from ssast_edge.bundle import Bundle, ModelFile
+from ssast_edge.bundle import MANIFEST, Bundle, ModelFile
 from ssast_edge.cuda import find_gpu
 from ssast_edge.engine_manifest import (
     EngineError,
@@ -29,6 +29,7 @@ from ssast_edge.engine_manifest import (
 from ssast_edge.engine_process import run_build
 from ssast_edge.engine_worker import BuildRequest
 from ssast_edge.integrity import record_file
+from ssast_edge.manifest import read_json
 from ssast_edge.plugins import Plugin, find_plugin
 from ssast_edge.tensorrt_library import load_tensorrt
 
@@ -115,6 +116,14 @@ def engine_path(onnx_sha256: str, precision: str) -> Path:
     return cache_folder() / f"{onnx_sha256[:16]}.{precision}{SUFFIX}"
 
 
+def onnx_sha256(bundle: Bundle, model: ModelFile) -> str:
+    """SHA-256 of a model's file: as bundle.json has it, against which it was checked."""
+    files = read_json(bundle.path / MANIFEST)["files"]
+    if model.file not in files:  # a bundle that was put together in memory
+        return record_file(bundle.path / model.file).sha256
+    return str(files[model.file]["sha256"])
+
+
 def this_machine(plugin: Plugin | None = None, compute_capability: str = "") -> Machine:
     """What an engine must fit here, or on a GPU of that compute capability.
 
@@ -140,11 +149,11 @@ def build_engine(
     """
     options = options or BuildOptions()
     source = bundle.path / model.file
-    onnx_sha256 = record_file(source).sha256
-    target = options.out or engine_path(onnx_sha256, model.precision)
+    source_sha256 = record_file(source).sha256
+    target = options.out or engine_path(source_sha256, model.precision)
     plugin = find_plugin(options.plugin) if options.use_plugin else None
     machine = this_machine(plugin, options.compute_capability)
-    if not options.rebuild and _is_current(target, machine, onnx_sha256, options):
+    if not options.rebuild and _is_current(target, machine, source_sha256, options):
         return target
     if target.is_dir():
         raise EngineError(f"{target} is a folder: give a file for the engine")
@@ -172,12 +181,12 @@ def build_engine(
         except EngineError as error:
             kept = "; the engine that was there is kept" if target.exists() else ""
             raise EngineError(f"{model.precision} engine not built: {error}{kept}") from error
-        manifest = _manifest(folder / "engine", found, onnx_sha256, model.precision, began_s)
+        manifest = _manifest(folder / "engine", found, source_sha256, model.precision, began_s)
         write_engine(target, folder / "engine", manifest)
     return target
 
 
-def _is_current(target: Path, machine: Machine, onnx_sha256: str, options: BuildOptions) -> bool:
+def _is_current(target: Path, machine: Machine, source: str, options: BuildOptions) -> bool:
     try:
         manifest = read_manifest(target)
         check_file(target, manifest)
@@ -186,7 +195,7 @@ def _is_current(target: Path, machine: Machine, onnx_sha256: str, options: Build
     # The plugin has come or gone since.
     if manifest.patch_embed == ("plugin" if machine.plugin is None else "function"):
         return False
-    return not differences(manifest, machine, onnx_sha256=onnx_sha256, batch=options.batch[0])
+    return not differences(manifest, machine, onnx_sha256=source, batch=options.batch[0])
 
 
 def _timing_cache(machine: Machine) -> Path:
@@ -208,7 +217,7 @@ def _listener(
 
 
 def _manifest(
-    engine: Path, found: dict[str, Any], onnx_sha256: str, precision: str, began_s: float
+    engine: Path, found: dict[str, Any], source: str, precision: str, began_s: float
 ) -> EngineManifest:
     from importlib.metadata import version
 
@@ -216,7 +225,7 @@ def _manifest(
     facts["batch"] = tuple(facts["batch"])
     return EngineManifest(
         engine=record_file(engine),
-        onnx_sha256=onnx_sha256,
+        onnx_sha256=source,
         precision=precision,
         ssast_edge_version=version("ssast-edge"),
         built=datetime.now(timezone.utc).isoformat(timespec="seconds"),

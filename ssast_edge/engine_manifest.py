@@ -38,7 +38,8 @@ class EngineManifest:
     driver_version: str
     gpu: str  # its name; "" when built for a compute capability alone
     compute_capability: str  # "8.7"
-    plugin_sha256: str  # "" when no plugin runs in it
+    plugin: str  # path of the library when it was built; "" when no plugin runs in it
+    plugin_sha256: str
     layers: dict[str, int]  # kind -> how many, before TensorRT fused them
     patch_embed: str  # one of PATCH_EMBED: what normalises and cuts the window into patches
     ssast_edge_version: str

@@ -117,6 +117,7 @@ def build(request: BuildRequest, messages: Messages) -> dict[str, Any]:
         # For another machine the GPU here says nothing.
         "gpu": gpu.name if gpu and not request.compute_capability else "",
         "compute_capability": capability,
+        "plugin": str(plugin.path) if plugin else "",
         "plugin_sha256": plugin.sha256 if plugin else "",
         "layers": dict(layers),
         "patch_embed": patch_embed,

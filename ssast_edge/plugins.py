@@ -4,6 +4,7 @@ A library built into the wheel (SSAST_NATIVE=1) is found by itself, another is n
 """
 
 import importlib.resources
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,15 @@ def find_plugin(path: Path | None = None) -> Plugin | None:
             f"no plugin library at {path}: build it (native/README.md), or leave --plugin out"
         )
     return Plugin(path.resolve(), record_file(path).sha256)
+
+
+def find_same_plugin(sha256: str, paths: Iterable[Path]) -> Plugin | None:
+    """The first library among `paths` and the package's own that is exactly that one."""
+    own = find_plugin()
+    for path in (*paths, *([own.path] if own else [])):
+        if path.is_file() and record_file(path).sha256 == sha256:
+            return Plugin(path.resolve(), sha256)
+    return own
 
 
 def load_plugin(library: TensorRt, plugin: Plugin, log: CollectedLog) -> None:

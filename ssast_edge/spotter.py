@@ -12,7 +12,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from ssast_edge.backends import Backend, open_backend
+from ssast_edge.backends import Backend, Choice, open_backend
 from ssast_edge.bundle import Bundle, check_hop, resolve_label
 from ssast_edge.errors import SsastEdgeError
 from ssast_edge.fbank import Fbank, num_frames
@@ -41,7 +41,8 @@ class Spotter:
     the start of a stream, and after a gap, the context that is missing is zeros in the raw
     log-mel, as in training. The time of a hop is the end of the last sample in its last frame.
 
-    backend: an open model, else the bundle's is opened with `threads`.
+    backend: an open model; else one is opened with `kind`, `precision`, `threads`, `rebuild` and
+    `on_choice`, as `open_backend` says.
     hop_ms: in place of the bundle's; `min_hits` of the triggers then counts other hops.
     keywords: only these may fire, else every label with a trigger.
     thresholds: in place of the bundle's, by keyword; nothing else changes.
@@ -59,7 +60,12 @@ class Spotter:
         hop_ms: int | None = None,
         keywords: Sequence[str] | None = None,
         thresholds: Mapping[str, float] | None = None,
+        kind: str = "auto",
+        precision: str = "auto",
         threads: int = 1,
+        rebuild: bool = False,
+        on_choice: Callable[[Choice], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
         on_scores: Callable[[float, FloatArray], None] | None = None,
     ) -> None:
         """Open the model and start at the beginning of a stream."""
@@ -73,7 +79,15 @@ class Spotter:
         self._triggers = [
             (bundle.labels.index(label), label, triggers[label]) for label in triggers
         ]
-        self.backend = open_backend(bundle, threads=threads) if backend is None else backend
+        self.backend = backend or open_backend(
+            bundle,
+            kind=kind,
+            precision=precision,
+            threads=threads,
+            rebuild=rebuild,
+            on_choice=on_choice,
+            on_note=on_note,
+        )
         self.infer_ms = LatencyHistogram()
         self._on_scores = on_scores
         self._to_scores = _ACTIVATIONS[bundle.activation]
@@ -155,6 +169,7 @@ class Spotter:
         self._segment_start = start_sample  # audio samples before this stretch without a gap
         self._segment_samples = 0
         self._frames = 0  # in this segment
+        self._inferred = -1  # frames at the last inference; -1: none in this segment
         self._fbank.reset()
         self._ring[:] = 0
 
@@ -186,7 +201,10 @@ class Spotter:
     def _infer(self, out: list[Detection]) -> None:
         start = self._frames % self._window  # the oldest frame
         began = perf_counter()
-        logits = self.backend.infer(self._ring[start : start + self._window])
+        window = self._ring[start : start + self._window]
+        is_next = self._inferred == self._frames - self._hop_frames
+        logits = self.backend.infer(window, new_frames=self._hop_frames if is_next else None)
+        self._inferred = self._frames
         self.infer_ms.record(1000 * (perf_counter() - began))
         self._scores = self._to_scores(logits).astype(np.float32)
         self.hops += 1

@@ -52,6 +52,11 @@ class LogLine:
     text: str
 
 
+def is_installed() -> bool:
+    """Whether any TensorRT can be imported, without doing so."""
+    return any(importlib.util.find_spec(name) is not None for name in FLAVOURS)
+
+
 def load_tensorrt() -> TensorRt:
     """Import TensorRT. Raises BackendMissing when there is none, or only one that is too old."""
     broken = ""

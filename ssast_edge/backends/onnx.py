@@ -69,7 +69,7 @@ class OnnxBackend:
         _check_ports(path, "input", session.get_inputs(), INPUT, (1, *input_shape))
         _check_ports(path, "output", session.get_outputs(), OUTPUT, (1, num_labels))
 
-    def infer(self, fbank: FloatArray) -> FloatArray:
+    def infer(self, fbank: FloatArray, *, new_frames: int | None = None) -> FloatArray:
         """Logits, shape (labels,), for one window of raw log-mel (frames, bins)."""
         if self._session is None:
             raise ValueError("the backend is closed")

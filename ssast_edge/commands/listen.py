@@ -6,7 +6,9 @@ import click
 
 from ssast_edge.commands.interrupts import ended_by_signal, held_signals
 from ssast_edge.commands.options import (
+    backend_options,
     bundle_options,
+    model_options,
     parse_thresholds,
     trigger_thresholds,
 )
@@ -14,6 +16,7 @@ from ssast_edge.commands.options import (
 
 @click.command()
 @bundle_options
+@backend_options
 @click.option(
     "--input",
     metavar="FILE|-",
@@ -60,6 +63,9 @@ def listen(
     bundle: str,
     hop_ms: int | None,
     threads: int,
+    backend: str | None,
+    precision: str,
+    rebuild: bool,
     keywords: tuple[str, ...],
     thresholds: list[tuple[str | None, float]],
     as_json: bool,
@@ -84,7 +90,7 @@ def listen(
             hop_ms=hop_ms,
             keywords=keywords or None,
             thresholds=limits,
-            threads=threads,
+            **model_options(backend=backend, precision=precision, threads=threads, rebuild=rebuild),
             on_scores=lambda time_s, _: output.hop(time_s, spotter),
         )
     with (

@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ssast_edge.errors import one_line
+
 if TYPE_CHECKING:
+    from ssast_edge.backends import Choice
     from ssast_edge.bundle import Bundle
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -60,6 +63,53 @@ def bundle_options(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def backend_options(command: F) -> F:
+    """--backend, --precision and --rebuild."""
+    options = [
+        click.option(
+            "--backend",
+            type=click.Choice(("auto", "onnx", "tensorrt")),
+            help="auto takes TensorRT where `ssast-edge build` made an engine, else ONNX Runtime "
+            "on the CPU.  [default: auto]",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(("auto", "fp32", "fp16", "int8")),
+            default="auto",
+            show_default=True,
+            help="Which of the bundle's models; auto is its first that can be run.",
+        ),
+        click.option(
+            "--rebuild", is_flag=True, help="Build TensorRT's engine again when it does not fit."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def model_options(
+    *, backend: str | None, precision: str, threads: int, rebuild: bool
+) -> dict[str, Any]:
+    """What `Spotter` wants to know of the model; what was chosen is told on stderr.
+
+    Nothing is told where nothing was asked for and nothing else could have been taken.
+    """
+
+    def tell(choice: "Choice") -> None:
+        if backend is not None or choice.is_notable:
+            click.echo(one_line(str(choice)), err=True)
+
+    return {
+        "kind": backend or "auto",
+        "precision": precision,
+        "threads": threads,
+        "rebuild": rebuild,
+        "on_choice": tell,
+        "on_note": lambda note: click.echo(one_line(note), err=True),
+    }
 
 
 def trigger_thresholds(

@@ -3,12 +3,13 @@
 import click
 
 from ssast_edge.commands.interrupts import held_signals
-from ssast_edge.commands.options import bundle_options
+from ssast_edge.commands.options import backend_options, bundle_options, model_options
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @bundle_options
+@backend_options
 @click.option(
     "--json", "style", flag_value="json", help="A JSON object a line: hops, then overall."
 )
@@ -40,6 +41,9 @@ def tag(
     bundle: str,
     hop_ms: int | None,
     threads: int,
+    backend: str | None,
+    precision: str,
+    rebuild: bool,
     style: str | None,
     threshold: float,
     top: int,
@@ -59,6 +63,12 @@ def tag(
     hop_s = (hop_ms or model.hop_ms) / 1000
     report = open_report(style, ReportConfig(model.labels, hop_s, threshold, top))
     with held_signals():
-        spotter = Spotter(model, hop_ms=hop_ms, keywords=(), threads=threads, on_scores=report.hop)
+        spotter = Spotter(
+            model,
+            hop_ms=hop_ms,
+            keywords=(),
+            **model_options(backend=backend, precision=precision, threads=threads, rebuild=rebuild),
+            on_scores=report.hop,
+        )
     if not tag_files(files, spotter, report):
         raise click.exceptions.Exit(1)

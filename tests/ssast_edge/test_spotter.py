@@ -36,7 +36,7 @@ class Scripted:
         self._row: Iterable[float] = ()
         self.windows: list[FloatArray] = []
 
-    def infer(self, fbank: FloatArray) -> FloatArray:
+    def infer(self, fbank: FloatArray, *, new_frames: int | None = None) -> FloatArray:
         """The next row."""
         self.windows.append(fbank.copy())
         self._row = next(self._rows, self._row)

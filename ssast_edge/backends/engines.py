@@ -1,0 +1,146 @@
+"""Finds the engine of a bundle's model that fits this machine, and opens it."""
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssast_edge.backends.tensorrt import TensorrtBackend
+from ssast_edge.bundle import Bundle, ModelFile
+from ssast_edge.cuda import driver_version, open_cuda
+from ssast_edge.engine import (
+    BuildOptions,
+    build_engine,
+    cache_folder,
+    engine_path,
+    onnx_sha256,
+    tensorrt_models,
+    this_machine,
+)
+from ssast_edge.engine_manifest import (
+    EngineError,
+    EngineManifest,
+    Machine,
+    check_file,
+    differences,
+    read_manifest,
+)
+from ssast_edge.plugins import Plugin, find_same_plugin, load_plugin
+from ssast_edge.tensorrt_library import CollectedLog, TensorRt, is_installed, make_logger
+
+
+@dataclass(frozen=True)
+class FoundEngine:
+    """An engine that fits this machine."""
+
+    model: ModelFile
+    path: Path
+    manifest: EngineManifest
+    library: TensorRt
+    plugin: Plugin | None  # what must be loaded for it
+
+
+def find_engine(
+    bundle: Bundle,
+    *,
+    precision: str = "auto",
+    rebuild: bool = False,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> FoundEngine:
+    """The engine of the bundle's first model, of that precision, that has one which fits.
+
+    rebuild: build the first model's when none fits; `on_note` is told. Raises BackendMissing
+    without TensorRT, CudaError without a GPU, and EngineError, with what differs and the command
+    that builds, when no engine fits.
+    """
+    models = models_for(bundle, precision)
+    if not models:
+        held = ", ".join(model.precision for model in tensorrt_models(bundle)) or "none"
+        raise EngineError(
+            f"bundle {bundle.path}: no model in {precision} for TensorRT, it has: {held}"
+        )
+    machine = this_machine()
+    complaints = []
+    for model in models:
+        try:
+            return _fitting(bundle, model, machine)
+        except EngineError as error:
+            complaints.append(error)
+    if not rebuild:
+        raise _advised(bundle, complaints, models[0].precision)
+    on_note(f"building the {models[0].precision} engine of {bundle.name}: {complaints[0]}")
+    build_engine(bundle, models[0], BuildOptions(rebuild=True))
+    return _fitting(bundle, models[0], machine)
+
+
+def open_engine(bundle: Bundle, found: FoundEngine) -> TensorrtBackend:
+    """Load the engine onto the GPU."""
+    log = CollectedLog()
+    if found.plugin is not None:
+        # The registry reports to the first logger that TensorRT was given.
+        logger = make_logger(found.library.module, log)
+        runtime = found.library.module.Runtime(logger)
+        load_plugin(found.library, found.plugin, log)
+        del runtime
+    cuda = open_cuda()
+    try:
+        return TensorrtBackend(
+            found.path.read_bytes(),
+            found.library,
+            cuda,
+            input_shape=(bundle.window_frames, bundle.fbank.num_mel_bins),
+            num_labels=len(bundle.labels),
+            precision=found.model.precision,
+            max_batch=found.manifest.batch[-1],
+            log=log,
+        )
+    except BaseException:
+        cuda.close()
+        raise
+
+
+def models_for(bundle: Bundle, precision: str = "auto") -> list[ModelFile]:
+    """The bundle's models that an engine of that precision can be built from."""
+    return [m for m in tensorrt_models(bundle) if precision in ("auto", m.precision)]
+
+
+def has_engine(bundle: Bundle, precision: str = "auto") -> bool:
+    """Whether an engine was ever built for one of the models, fitting or not."""
+    if not cache_folder().is_dir():
+        return False
+    return any(
+        engine_path(onnx_sha256(bundle, model), model.precision).exists()
+        for model in models_for(bundle, precision)
+    )
+
+
+def can_build() -> bool:
+    """Whether TensorRT and NVIDIA's driver seem to be here; neither is loaded for it."""
+    return is_installed() and bool(driver_version())
+
+
+def _fitting(bundle: Bundle, model: ModelFile, machine: Machine) -> FoundEngine:
+    source = onnx_sha256(bundle, model)
+    path = engine_path(source, model.precision)
+    manifest = read_manifest(path)
+    plugin = None
+    if manifest.plugin_sha256:
+        plugin = find_same_plugin(manifest.plugin_sha256, [Path(manifest.plugin)])
+    here = Machine(machine.tensorrt, machine.compute_capability, machine.gpu, plugin)
+    differing = differences(manifest, here, onnx_sha256=source)
+    if differing:
+        shown = ", ".join(map(str, differing))
+        raise EngineError(f"the {model.precision} engine does not fit: built for {shown}")
+    check_file(path, manifest)
+    return FoundEngine(model, path, manifest, machine.tensorrt, plugin)
+
+
+def _advised(bundle: Bundle, complaints: list[EngineError], precision: str) -> EngineError:
+    said = "; ".join(str(complaint) for complaint in complaints)
+    return EngineError(f"{said}; build it: {build_command(bundle, precision)}, or add --rebuild")
+
+
+def build_command(bundle: Bundle, precision: str) -> str:
+    """What to type to build an engine."""
+    command = f"ssast-edge build {shlex.quote(str(bundle.path))}"
+    return command if precision == "auto" else f"{command} --precision {precision}"
