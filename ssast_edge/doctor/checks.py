@@ -10,8 +10,3 @@ AREAS: dict[str, tuple[Check, ...]] = {
     "model": model.CHECKS,
     "GPU": (*gpu.CHECKS, *tensorrt.CHECKS),
 }
-
-
-def find_check(name: str) -> Check:
-    """The check of that name."""
-    return next(check for checks in AREAS.values() for check in checks if check.name == name)

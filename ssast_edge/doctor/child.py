@@ -1,17 +1,16 @@
 """The process in which the checks of an area run: a check that hangs or crashes takes only it.
 
-Names of checks come in on standard input, findings go out as one JSON object a line on what was
-standard output. Whatever libraries print goes to standard error.
+Checks come in on standard input and findings go out on what was standard output, a line of JSON
+each. Whatever libraries print goes to standard error.
 """
 
 import dataclasses
+import importlib
 import json
 import os
 import re
 import sys
-from typing import Any
 
-from ssast_edge.doctor.checks import find_check
 from ssast_edge.doctor.finding import Check, Finding, Options, Skipped
 from ssast_edge.errors import SsastEdgeError, one_line
 
@@ -20,7 +19,7 @@ _ADVICE = re.compile(r"(.*?): ((?:apt|pip|connect|give|update|build|flash|instal
 
 def run_check(check: Check, options: Options) -> list[Finding]:
     """What the check says; an error that nobody foresaw is a problem, not a traceback."""
-    found = []
+    found: list[Finding] = []
     try:
         found.extend(check.run(options))
     except Skipped as reason:
@@ -40,14 +39,17 @@ def _split(message: str) -> tuple[str, str]:
     return (found[1], found[2]) if found else (message, "")
 
 
-def answer(name: str, options: Options) -> dict[str, Any]:
-    """What the check of that name says, for JSON."""
-    findings = run_check(find_check(name), options)
-    return {"findings": [dataclasses.asdict(finding) for finding in findings]}
+def answer(question: str, options: Options) -> str:
+    """The findings of the check that a line of JSON describes, as another."""
+    asked = json.loads(question)
+    module, _, function = asked["run"].partition(":")
+    run = getattr(importlib.import_module(module), function)
+    findings = run_check(Check(asked["name"], run, decides=asked["decides"]), options)
+    return json.dumps([dataclasses.asdict(finding) for finding in findings])
 
 
 def main(options: str) -> None:
-    """Answer each name of a check on standard input, after a first line that says "ready"."""
+    """Answer each line of standard input, after a first one that says "ready"."""
     given = Options(**json.loads(options))
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as output:
         os.dup2(2, 1)
@@ -55,7 +57,7 @@ def main(options: str) -> None:
         output.write('"ready"\n')
         output.flush()
         for line in sys.stdin:
-            output.write(json.dumps(answer(line.strip(), given)) + "\n")
+            output.write(answer(line, given) + "\n")
             output.flush()
         # Not the ordinary end: a driver may hang while it is being unloaded.
         os._exit(0)

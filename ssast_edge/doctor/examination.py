@@ -120,11 +120,11 @@ class _Child:
         line = None
         if is_ready:
             with suppress(BrokenPipeError):
-                self._stdin.write(f"{check.name}\n".encode())
+                self._stdin.write(f"{_question(check)}\n".encode())
                 self._stdin.flush()
             line = self._line(limit_s)
         if line:
-            return [Finding(**finding) for finding in json.loads(line)["findings"]]
+            return [Finding(**finding) for finding in json.loads(line)]
         self.is_alive = False
         if line is None and self._process.poll() is None:
             what = f"no answer within {limit_s:g} s: its driver or library hangs"
@@ -170,3 +170,8 @@ class _Child:
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return f": {one_line(lines[-1])[:200]}" if lines else ""
+
+
+def _question(check: Check) -> str:
+    run = f"{check.run.__module__}:{check.run.__name__}"
+    return json.dumps({"name": check.name, "run": run, "decides": check.decides})

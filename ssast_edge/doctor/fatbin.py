@@ -55,8 +55,8 @@ def device_code(library: Path) -> list[DeviceCode]:
                     start += 8  # between containers there is padding
                     continue
                 found |= _entries(content, start + header, min(end, start + header + size))
-                start += header + size
-        except struct.error as error:
+                start += max(_CONTAINER.size, header + size)
+        except (struct.error, OverflowError) as error:
             raise ValueError(f"{library} is cut off") from error
         if end and not found:
             raise ValueError(f"{library}: its device code is in a form that is not known here")

@@ -31,6 +31,7 @@ class Finding:
 class Check:
     """Something to look at. run may raise Skipped; SsastEdgeError: what it says is the finding.
 
+    run is a function of a module, by whose name another process finds it.
     limit_s: it may take that long before it counts as hanging. decides: a problem in it keeps
     `listen` from working. needs: a check of the same area without which it makes no sense.
     """

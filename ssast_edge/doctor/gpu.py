@@ -157,6 +157,8 @@ def parse_release(text: str) -> tuple[int, ...]:
 
 def jetpack(release: tuple[int, ...]) -> str:
     """The JetPack of a Jetson Linux release, "?" for one older than any known here."""
+    if release > (*_JETPACKS[0][0], 99):
+        return f"{_JETPACKS[0][1]} or newer"
     return next((name for first, name in _JETPACKS if release >= first), "?")
 
 

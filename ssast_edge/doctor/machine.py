@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssast_edge.doctor.finding import Check, Finding, Options, Skipped, ok, warning
+from ssast_edge.engine import cache_folder
 
 # A listening process takes 80 to 110 MB with ONNX Runtime (docs/results.md).
 MIN_MEMORY_MB = 200
@@ -66,7 +67,8 @@ def check_processor(options: Options) -> Iterator[Finding]:
 
 def cpu_info(text: str) -> tuple[str, set[str]]:
     """Name and feature flags of the first core in /proc/cpuinfo; Arm has no name there."""
-    name, flags = "", set()
+    name = ""
+    flags: set[str] = set()
     for line in text.splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model name" and not name:
@@ -105,12 +107,6 @@ def check_disk(options: Options) -> Iterator[Finding]:
         )
     else:
         yield ok(f"{free / 1000:.1f} GB free in {folder}")
-
-
-def cache_folder() -> Path:
-    """Where engines are kept."""
-    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (configured if configured.is_absolute() else Path.home() / ".cache") / "ssast-edge"
 
 
 def check_temperature(options: Options) -> Iterator[Finding]:

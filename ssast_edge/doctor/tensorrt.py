@@ -1,13 +1,25 @@
 """Checks of TensorRT: library, CUDA from Python, plugin and engines that were built before."""
 
 import importlib.util
+import shlex
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
+from ssast_edge.bundle import load_bundle
 from ssast_edge.doctor import gpu
 from ssast_edge.doctor.fatbin import device_code
 from ssast_edge.doctor.finding import Check, Finding, Options, Skipped, ok, warning
-from ssast_edge.errors import BackendMissing
+from ssast_edge.engine import SUFFIX, cache_folder, tensorrt_models, this_machine
+from ssast_edge.engine_manifest import (
+    EngineError,
+    Machine,
+    check_file,
+    differences,
+    read_manifest,
+)
+from ssast_edge.errors import BackendMissing, SsastEdgeError
+from ssast_edge.integrity import record_file
 from ssast_edge.plugins import find_plugin
 from ssast_edge.tensorrt_library import load_tensorrt
 
@@ -23,8 +35,9 @@ def check_tensorrt(options: Options) -> Iterator[Finding]:
         what, _, fix = str(error).partition("; ")
         if not gpu.has_nvidia() and what.startswith("no TensorRT: it is not installed"):
             raise Skipped("not installed, and this machine has no NVIDIA GPU for it") from error
-        what, _, fix = (what, "", fix) if fix else str(error).partition(": 10.3 or newer")
-        yield warning(what, fix.strip() or "JetPack 6.1 or newer; or --backend onnx")
+        if not fix:
+            what, _, fix = what.rpartition(": ")
+        yield warning(what, fix)
         return
     yield ok(found.title)
 
@@ -76,8 +89,57 @@ def check_plugin(options: Options) -> Iterator[Finding]:
         yield ok(text)
 
 
+def check_engines(options: Options) -> Iterator[Finding]:
+    """Engines that were built before: whether they fit this machine and the bundle."""
+    engines = sorted(cache_folder().glob(f"*{SUFFIX}"))
+    if not engines:
+        if not gpu.has_nvidia():
+            raise Skipped("none built, and this machine has no NVIDIA GPU for one")
+        yield warning(
+            f"none built in {cache_folder()}", f"ssast-edge build {shlex.quote(options.bundle)}"
+        )
+        return
+    counted = f"{len(engines)} in {cache_folder()}"
+    try:
+        machine = this_machine(find_plugin())
+    except SsastEdgeError as error:
+        if not gpu.has_nvidia():
+            raise Skipped(f"{counted}; no NVIDIA GPU to compare them with") from error
+        yield warning(f"{counted}, which cannot be compared: {error}", "see GPU and TensorRT")
+        return
+    wanted = _onnx_hashes(options)
+    for engine in engines:
+        yield _judge_engine(engine, machine, wanted)
+
+
+def _judge_engine(engine: Path, machine: Machine, wanted: set[str]) -> Finding:
+    """wanted: SHA-256 of the ONNX files of the bundle that is asked for."""
+    rebuild = "ssast-edge build BUNDLE --rebuild"
+    try:
+        manifest = read_manifest(engine)
+        check_file(engine, manifest)
+    except EngineError as error:
+        return warning(str(error), f"rm {shlex.quote(str(engine))}, then {rebuild}")
+    # Whichever model it is of: the others' engines are judged by the machine alone.
+    differing = differences(manifest, machine, onnx_sha256=manifest.onnx_sha256)
+    text = f"{engine.name}: {manifest.precision}, {manifest.engine.bytes / 1e6:.1f} MB"
+    text += "" if manifest.onnx_sha256 in wanted else ", of another bundle"
+    if differing:
+        return warning(f"{text}: built for {'; '.join(map(str, differing))}", rebuild)
+    return ok(f"{text}, fits this machine")
+
+
+def _onnx_hashes(options: Options) -> set[str]:
+    try:
+        bundle = load_bundle(options.bundle)
+    except SsastEdgeError:  # the bundle's own check says it
+        return set()
+    return {record_file(bundle.path / model.file).sha256 for model in tensorrt_models(bundle)}
+
+
 CHECKS = (
     Check("TensorRT", check_tensorrt, limit_s=60),
     Check("CUDA for Python", check_cuda_python),
     Check("plugin", check_plugin, limit_s=30),
+    Check("engines", check_engines, limit_s=60),
 )
