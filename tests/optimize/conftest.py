@@ -1,6 +1,7 @@
 """Tones of three classes with a manifest, and a clip classifier that has learned them a little."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,16 @@ for _module in ("torch", "lightning_fabric", "safetensors", "matplotlib", "scipy
 
 import soundfile  # noqa: E402
 
+import tests.train.conftest as keywords  # noqa: E402
 from train.config import EngineConfig, ModelConfig, OptimizerConfig  # noqa: E402
 from train.data.clips import ClipConfig  # noqa: E402
 from train.engine import Machine  # noqa: E402
 from train.finetune import finetune  # noqa: E402
-from train.recipe import FinetuneRecipe, ManifestConfig  # noqa: E402
+from train.keywords import train_keywords  # noqa: E402
+from train.recipe import FinetuneRecipe, KeywordRecipe, ManifestConfig  # noqa: E402
 from train.task import Places  # noqa: E402
+
+tiny_data, tiny_recipe = keywords.tiny_data, keywords.tiny_recipe  # fixtures
 
 ONE_CORE = Machine(accelerator="cpu", workers=0, threads=1)
 HERTZ = {"high": 3000, "low": 300, "middle": 1000}
@@ -59,3 +64,18 @@ def dense(places: Places, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finetune(
         RECIPE, manifests=places.manifests, cache=places.cache, out=out, machine=ONE_CORE
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_keywords(
+    tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Places]:
+    """A keyword run's checkpoint, not to be changed, and where its recordings lie."""
+    root = tmp_path_factory.mktemp("keywords")
+    folder = train_keywords(
+        dataclasses.replace(
+            tiny_recipe, optimizer=dataclasses.replace(tiny_recipe.optimizer, steps=4)
+        ),
+        data=tiny_data, synthetic=None, out=root / "run", machine=ONE_CORE, jobs=1,
+    )  # fmt: skip
+    return folder, Places(data=tiny_data, synthetic=None, pool=root / "pool", jobs=1)
