@@ -16,8 +16,10 @@ _TOTAL_RAILS = ("VDD_IN", "VIN", "POM_5V_IN", "VDD_SYS_IN")
 _FED_BY_OTHERS = ("VDDQ_VDD2_1V8AO", "VDDRQ", "NC")
 _SUPPLY = re.compile(r"(VDD|VIN|POM|SYS|CPU|GPU|SOC|CV)\w*")
 
-# "VDD_IN 4988mW/4990mW", "VIN 23000mW", and without a unit in JetPack 4: "POM_5V_IN 1750/1628".
-_RAIL = re.compile(r"(?<!\S)([A-Z]\w*) (-?\d+)(?:mW(?:/-?\d+mW)?|/-?\d+)(?=\s|$)")
+# "VDD_IN 4988mW/4990mW", and without a unit in JetPack 4: "POM_5V_IN 1750/1628", unlike "RAM 1/2".
+_RAIL = re.compile(
+    r"(?<!\S)([A-Z]\w*(?= -?\d+mW)|[A-Z][A-Z0-9]*_\w+) (-?\d+)(?:mW(?:/-?\d+mW)?|/-?\d+)(?=\s|$)"
+)
 _TEMPERATURE = re.compile(r"(?<!\S)(\w+)@(-?\d+(?:\.\d+)?)C(?=\s|$)")
 # "GR3D_FREQ 0%@[0,0]" on Orin, "GR3D_FREQ 12%@1300" before; the clock may be absent.
 _GPU_CLOCK = re.compile(r"(?<!\S)GR3D_FREQ \d+%@(?:\[(\d+(?:,\d+)*)\]|(\d+))(?=\s|$)")

@@ -25,7 +25,10 @@ class StagedBackend(Protocol):
     """A backend that can tell the parts of its last inference."""
 
     def stages_ms(self) -> Mapping[str, float]:
-        """Milliseconds of "upload", "inference" and "download" of the last `infer`."""
+        """Milliseconds of "upload", "inference" and "download" of the last `infer`.
+
+        The first call may only turn the measuring on, and return nothing.
+        """
 
 
 @runtime_checkable
@@ -73,6 +76,8 @@ class StageClock:
     def __init__(self, backend: Backend) -> None:
         self.backend = TimedBackend(backend)
         self._staged = backend if isinstance(backend, StagedBackend) else None
+        if self._staged is not None:
+            self._staged.stages_ms()
         self.cost = Durations()
         self.latency = Durations()
         self.stages: dict[str, Durations] = {}
