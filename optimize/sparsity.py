@@ -7,6 +7,7 @@ itself. Magnitude decides which two stay (Mishra et al. 2021).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ _GROUP, _KEPT = 4, 2
 
 def two_of_four(weight: Tensor) -> Tensor:
     """(out, in) bool, True for the two largest of every four inputs; `in` is a multiple of 4."""
-    groups = weight.detach().abs().unflatten(1, (-1, _GROUP))
+    groups = weight.detach().abs().reshape(len(weight), -1, _GROUP)
     kept = torch.zeros_like(groups, dtype=torch.bool)
     kept.scatter_(2, groups.topk(_KEPT, dim=2).indices, True)
     return kept.flatten(1)
@@ -40,14 +41,18 @@ def keep_zeros(model: Classifier) -> None:
     """
     for linear in _layers(model):
         kept = two_of_four(linear.weight)
-        linear.weight.register_hook(lambda slope, kept=kept: slope * kept.to(slope.device))
+        linear.weight.register_hook(partial(_masked, kept))  # type: ignore[no-untyped-call]
+
+
+def _masked(kept: Tensor, slope: Tensor) -> Tensor:
+    return slope * kept.to(slope.device)
 
 
 def is_two_of_four(weight: Tensor) -> bool:
     """Whether at most two of every four inputs are other than zero."""
     if weight.shape[1] % _GROUP:
         return False
-    return bool((weight.unflatten(1, (-1, _GROUP)).ne(0).sum(2) <= _KEPT).all())
+    return bool((weight.reshape(len(weight), -1, _GROUP).ne(0).sum(2) <= _KEPT).all())
 
 
 def _layers(model: Classifier) -> Iterator[nn.Linear]:

@@ -96,19 +96,19 @@ def shrink(model: Classifier, kept: Kept) -> Classifier:
                 _copy_norm(target.norm1, block.norm1, channels, rise)
                 _copy_heads(target.attn, block.attn, kept.heads[number], channels)
                 lost = _through_lost(block.attn.qkv, block.norm1, channels)
-                target.attn.qkv.bias += lost[_joint_rows(block.attn, kept.heads[number])]
+                target.attn.qkv.bias.add_(lost[_joint_rows(block.attn, kept.heads[number])])
                 last_write = target.attn.proj.bias
             else:
-                last_write += block.attn.proj.bias[channels]
+                last_write.add_(block.attn.proj.bias[channels])
         if block.mlp is not None and block.norm2 is not None:
             if target is not None and target.mlp is not None and target.norm2 is not None:
                 _copy_norm(target.norm2, block.norm2, channels, rise)
                 _copy_units(target.mlp, block.mlp, kept.units[number], channels)
                 lost = _through_lost(block.mlp.fc1, block.norm2, channels)
-                target.mlp.fc1.bias += lost[_index(kept.units[number])]
+                target.mlp.fc1.bias.add_(lost[_index(kept.units[number])])
                 last_write = target.mlp.fc2.bias
             else:
-                last_write += block.mlp.fc2.bias[channels]
+                last_write.add_(block.mlp.fc2.bias[channels])
     _copy_norm(new.norm, old.norm, channels, rise)
     head_norm, linear = model.head[0], small.head[1]
     assert isinstance(head_norm, nn.LayerNorm)
