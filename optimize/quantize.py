@@ -20,13 +20,22 @@ from optimize.cpu_choice import NOISE, FormResult, choose_cpu_form, cpu_facts, r
 from optimize.cpu_graph import FORMS, PATCH_EMBED, cpu_graph, layer_names
 from optimize.exported import read_ast
 from optimize.judge import Difference, Judge, Judgement, Recordings
-from optimize.observers import METHODS
+from optimize.observers import METHODS, AbsHistogram
 from optimize.precision import tensorrt_int8
 from optimize.qdq import quantize_graph
 from optimize.quantize_report import QuantizeReport, TensorrtReport
 from ssast_edge.bundle import Bundle
+from train.export import LOG_MEL_FLOOR
 
-__all__ = ["Difference", "QuantizeConfig", "QuantizeResult", "float_model", "quantize_bundle"]
+__all__ = [
+    "CalibrationError",
+    "Difference",
+    "QuantizeConfig",
+    "QuantizeResult",
+    "float_model",
+    "is_within",
+    "quantize_bundle",
+]
 
 _JUDGED = 4  # one window in so many judges, the others calibrate
 _QDQ_FORMS = ("qdq-unsigned", "qdq-signed")
@@ -112,8 +121,7 @@ def quantize_bundle(
                 graph, thresholds, excluded, ranges=unsigned, weight_bits=bits
             )
         by_layer = {layer.name: ranges[layer.source] for layer in ast.linears}
-        log_mel = seen.tensors[INPUT]
-        by_layer[PATCH_EMBED] = _with_headroom(*log_mel.range(log_mel.top))
+        by_layer[PATCH_EMBED] = _log_mel_range(seen.tensors[INPUT], bundle)
         return lambda excluded: cpu_graph(
             ast, FORMS[form], by_layer, excluded=excluded, weight_bits=bits
         )
@@ -121,7 +129,7 @@ def quantize_bundle(
     chosen_observer, observers = _choose_observer(config, seen, judge, builder)
     thresholds = seen.thresholds(chosen_observer)
     bits, first = config.weight_bits or 7, config.forms[0]
-    if not config.weight_bits and not _within(
+    if not config.weight_bits and not is_within(
         judge.judge(builder(first, thresholds, 7)(())), config
     ):
         bits = 8
@@ -216,7 +224,8 @@ def _sensitivity(build: Build, layers: Sequence[str], judge: Judge) -> dict[str,
     }
 
 
-def _within(found: Judgement, config: QuantizeConfig) -> bool:
+def is_within(found: Judgement, config: QuantizeConfig) -> bool:
+    """Whether every budget that is set is met."""
     logits, points = config.logit_budget, config.points_budget
     if logits is not None and not found.difference.mean <= logits:
         return False
@@ -230,7 +239,7 @@ def _meet_budget(
     order = sorted(sensitivity, key=lambda name: -sensitivity[name].mean)
     excluded: list[str] = []
     found = judge.judge(build(excluded))
-    while not _within(found, config):
+    while not is_within(found, config):
         if len(excluded) + 1 >= len(order):
             lost = f" and {found.lost.value:.2g} points are lost" if found.lost else ""
             raise CalibrationError(
@@ -243,9 +252,13 @@ def _meet_budget(
     return excluded, found
 
 
-def _with_headroom(low: float, high: float) -> tuple[float, float]:
-    """Of the raw log-mel: from digital silence to louder than what was heard by a tenth."""
-    return min(low, -16.0), high + 0.1 * (high - low)
+def _log_mel_range(seen: AbsHistogram, bundle: Bundle) -> tuple[float, float]:
+    """From digital silence to louder than what was heard by a tenth; the golden input fits in."""
+    assert seen.low is not None
+    assert seen.high is not None
+    low = min(seen.low, LOG_MEL_FLOOR, float(bundle.golden.fbank.min()))
+    louder = seen.high + 0.1 * (seen.high - seen.low)
+    return low, max(louder, float(bundle.golden.fbank.max()))
 
 
 def _write(path: Path, content: bytes) -> None:

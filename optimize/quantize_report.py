@@ -12,7 +12,7 @@ from optimize.cpu_choice import CpuFacts, FormResult
 from optimize.judge import Difference, Judgement
 from optimize.latency import Latency
 
-__all__ = ["QuantizeReport", "TensorrtReport"]
+__all__ = ["QuantizeReport", "TensorrtReport", "finite"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class QuantizeReport:
 
     def to_json(self) -> dict[str, Any]:
         """Nested dictionaries; null for what is not finite."""
-        found: dict[str, Any] = _finite(dataclasses.asdict(self))
+        found: dict[str, Any] = finite(dataclasses.asdict(self))
         return found
 
     def markdown(self) -> str:
@@ -115,9 +115,10 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "no layer"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same nested tables with None for numbers that JSON cannot hold."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -31,6 +31,7 @@ from train.recipe import FinetuneRecipe, KeywordRecipe, recipe_table
 __all__ = ["export_bundle", "origin"]
 
 TOLERANCE = 1e-4  # float32 sums in another order
+LOG_MEL_FLOOR = float(np.log(np.finfo(np.float32).eps))  # what the front end gives for silence
 _TAGGING_HOP_MS = 200
 
 
@@ -154,4 +155,6 @@ def _golden_input(checkpoint: Checkpoint, num_frames: int) -> NDArray[np.float32
     rough = rng.standard_normal((shape[0] // 8 + 2, shape[1] // 8 + 2))
     smooth = np.kron(rough, np.ones((8, 8)))[: shape[0], : shape[1]]
     noise = 0.3 * rng.standard_normal(shape)
-    return (checkpoint.mean + checkpoint.std * (smooth + noise)).astype(np.float32)
+    fbank = checkpoint.mean + checkpoint.std * (smooth + noise)
+    # Nothing below digital silence: INT8 has no levels for it.
+    return np.maximum(fbank, LOG_MEL_FLOOR).astype(np.float32)
