@@ -19,7 +19,7 @@ from train.corpus import Part, hold_out, open_recordings
 from train.data.manifest import Example, ManifestError
 from train.evaluation_report import write_report
 from train.metrics import Evaluation, evaluate_scores
-from train.model import Classifier, Encoder, resize_pos_embed
+from train.model import Classifier, Encoder, fit_pos_embed
 from train.recipe import FinetuneRecipe
 from train.scoring import score_clips, targets_of
 
@@ -152,11 +152,9 @@ def at_length(model: Classifier, num_frames: int) -> Classifier:
         mean=float(model.mean), std=float(model.std), pooling=model.pooling,
     )  # fmt: skip
     weights = dict(model.state_dict())
-    pos, prefix = weights["encoder.pos_embed"], old.num_prefix_tokens
-    patches = resize_pos_embed(pos[:, prefix:], old.grid, config.grid)
-    weights["encoder.pos_embed"] = torch.cat([pos[:, :prefix], patches], dim=1)
+    weights["encoder.pos_embed"] = fit_pos_embed(weights["encoder.pos_embed"], old, config)
     other.load_state_dict(weights)
-    return other.to(pos.device).eval()
+    return other.to(model.mean.device).eval()
 
 
 def _choose(examples: Sequence[Example], split: str, fold: int, name: str) -> list[Example]:

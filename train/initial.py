@@ -6,12 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from train.checkpoint import CheckpointError, has_checkpoint, load_checkpoint, load_weights
 from train.formats import Imported, import_checkpoint
-from train.model import Encoder, EncoderConfig, resize_pos_embed
+from train.model import Encoder, EncoderConfig, fit_pos_embed
 from train.recipe import FinetuneRecipe
 
 __all__ = ["Start", "read_any", "start_from"]
@@ -72,9 +71,7 @@ def start_from(path: Path, encoder: Encoder) -> Start:
     weights = dict(found.encoder)
     pos = weights["pos_embed"]
     if pos.shape[2] == wanted.dim:
-        prefixes = found.config.num_prefix_tokens
-        patches = resize_pos_embed(pos[:, prefixes:], found.config.grid, wanted.grid)
-        weights["pos_embed"] = torch.cat([pos[:, :prefixes], patches], dim=1)
+        weights["pos_embed"] = fit_pos_embed(pos, found.config, wanted)
     load_weights(encoder, weights, path)
     digest = hashlib.sha256()
     for name, value in sorted(found.encoder.items()):

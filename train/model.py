@@ -25,6 +25,7 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "PatchEmbed",
+    "fit_pos_embed",
     "resize_pos_embed",
 ]
 
@@ -145,6 +146,13 @@ def resize_pos_embed(pos: Tensor, old_grid: Grid, new_grid: Grid) -> Tensor:
     elif new_bins > old_bins:
         image = F.interpolate(image, size=(new_bins, new_frames), mode="bilinear")
     return image.reshape(1, dim, new_bins * new_frames).transpose(1, 2)
+
+
+def fit_pos_embed(pos: Tensor, old: EncoderConfig, new: EncoderConfig) -> Tensor:
+    """(1, prefix + N, D): positions of an encoder for the grid of another with as many prefixes."""
+    prefix = old.num_prefix_tokens
+    patches = resize_pos_embed(pos[:, prefix:], old.grid, new.grid)
+    return torch.cat([pos[:, :prefix], patches], dim=1)
 
 
 class PatchEmbed(nn.Module):

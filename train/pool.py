@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -25,6 +23,7 @@ from ssast_edge.errors import SsastEdgeError
 from ssast_edge.fbank import FbankConfig, fbank
 from train.alignment import word_extent
 from train.augment import WaveformAugmentConfig, augment_waveform
+from train.data.partial import filled_whole
 from train.packs import Clip
 
 __all__ = ["FeaturePool", "make_pool"]
@@ -84,15 +83,8 @@ def make_pool(
     key = _key(clips, variants, config, fbank_config, seed)
     target = folder / key
     if not (target / "rows.npy").is_file():
-        partial = folder / f".{key}.{os.getpid()}.tmp"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
+        with filled_whole(target) as partial:
             _render(partial, clips, variants, config, fbank_config, seed, jobs)
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     rows = np.load(target / "rows.npy", allow_pickle=False)
     bins = fbank_config.num_mel_bins
     frames = np.memmap(target / "frames.f16", dtype=np.float16, mode="r").reshape(-1, bins)

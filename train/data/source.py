@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from tqdm import tqdm
 from ssast_edge.audio import read_audio
 from ssast_edge.errors import SsastEdgeError
 from train.data.manifest import Example, Manifest
+from train.data.partial import filled_whole
 
 __all__ = ["SAMPLE_RATE", "ClipSource", "DecodeError", "FileSource", "PcmCache", "make_pcm_cache"]
 
@@ -131,14 +130,8 @@ def make_pcm_cache(folder: Path, manifest: Manifest, *, jobs: int = 2) -> PcmCac
     """
     target = folder / _key(manifest)
     if not (target / "offsets.npy").is_file():
-        partial = folder / f".{target.name}.{os.getpid()}.tmp"
-        partial.mkdir(parents=True, exist_ok=True)
-        try:
+        with filled_whole(target) as partial:
             _decode_all(partial, manifest, jobs)
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     report = json.loads((target / "skipped.json").read_text())
     left_out = {row["index"] for row in report}
     examples = [e for i, e in enumerate(manifest.examples) if i not in left_out]

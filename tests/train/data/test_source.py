@@ -2,6 +2,11 @@
 
 import json
 import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +95,24 @@ def test_nothing_that_decodes_is_an_error_and_leaves_nothing(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="none of 1 recordings of m can be read"):
         make_pcm_cache(tmp_path / "cache", manifest, jobs=1)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_and_what_a_running_one_writes_stays(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    done = make_pcm_cache(tmp_path / "cache", manifest, jobs=1).folder
+    shutil.rmtree(done)
+    killed = subprocess.Popen([sys.executable, "-c", "pass"])
+    killed.wait()
+    host = re.sub(r"[^\w-]", "-", socket.gethostname())
+    stale, busy = (
+        done.parent / f".{done.name}.{host}.{process}.tmp" for process in (killed.pid, os.getppid())
+    )
+    for folder in (stale, busy):
+        folder.mkdir()
+        (folder / "pcm.s16").write_bytes(b"half")
+    assert make_pcm_cache(tmp_path / "cache", manifest, jobs=1).folder == done
+    assert sorted(path.name for path in done.parent.iterdir()) == sorted([busy.name, done.name])
 
 
 def test_statistics_are_those_of_all_frames(manifest: Manifest, tmp_path: Path) -> None:
