@@ -1,7 +1,9 @@
 // Checks the kernel against a double reference on a GPU and times it beside the unfused sequence.
 //
 // Exit status: 0 all right, 1 something differs, 77 no GPU here (ctest: skipped). Prints a line a
-// shape.
+// shape; --json FILE also writes the times. A time is of one launch among many in a row. Floors:
+// that of a kernel that does nothing, and that of moving once what must be read and written at the
+// speed of a large copy on the same device.
 
 #include <cuda_fp16.h>
 
@@ -12,6 +14,7 @@
 #include <cstring>
 #include <random>
 
+#include "recipe_shapes.h"
 #include "reference.h"
 
 namespace {
@@ -64,6 +67,8 @@ std::vector<__half> halves(std::vector<float> const& values) {
                  [](float x) { return __float2half(x); });
   return out;
 }
+
+__global__ void nothing() {}
 
 // The unfused sequence, as a framework launches it: normalise, gather patches, multiply, add.
 __global__ void normalise(float const* in, float* out, int64_t count, float mean, float scale) {
@@ -155,7 +160,35 @@ float microseconds(Launch const& launch) {
   return times[times.size() / 2];
 }
 
-bool check(PatchEmbedShape const& shape, TokenType type, std::mt19937& random) {
+struct Floors {
+  float launch_us;
+  float bytes_per_us;
+};
+
+Floors floors_of_device() {
+  constexpr size_t kBytes = 64 << 20;
+  Buffer const from(kBytes);
+  Buffer const to(kBytes);
+  float const launch_us = microseconds([] {
+    nothing<<<1, 32>>>();
+    CHECK(cudaGetLastError());
+  });
+  float const copy_us = microseconds([&] {
+    CHECK(cudaMemcpyAsync(to.as<void>(), from.as<void>(), kBytes, cudaMemcpyDeviceToDevice));
+  });
+  return {launch_us, 2.0F * kBytes / copy_us};
+}
+
+struct Outcome {
+  bool is_right;
+  double worst;
+  float fused_us;
+  float unfused_us;  // NaN where it is not timed
+  float copy_us;     // floor of memory
+};
+
+Outcome check(PatchEmbedShape const& shape, TokenType type, Floors const& floors,
+              std::mt19937& random) {
   float const mean = -4.3F;
   float const std = 4.1F;
   auto const window =
@@ -229,42 +262,72 @@ bool check(PatchEmbedShape const& shape, TokenType type, std::mt19937& random) {
       CHECK(cudaGetLastError());
     });
   }
+  size_t const moved = window.size() * sizeof(float) +
+                       (weight.size() + addend.size() + count) * size;
+  float const copy_us = static_cast<float>(moved) / floors.bytes_per_us;
   std::printf(
       "%s %s B%d T%d F%d patch %dx%d stride %dx%d D%d prefix %d ring %d+%d: error %.2g (allowed "
-      "%.0g)%s, "
-      "%.2f us, unfused %.2f us\n",
+      "%.0g)%s, %.2f us, unfused %.2f us, floors %.2f and %.2f us\n",
       is_right ? "ok  " : "FAIL", is_half ? "half " : "float", shape.batch, shape.frames,
       shape.bins, shape.patch_bins, shape.patch_frames, shape.stride_bins, shape.stride_frames,
       shape.dim, shape.prefix, shape.ring_frames, shape.ring_offset, worst, allowed,
-      is_kept ? "" : ", wrote beyond the end", fused, unfused);
-  return is_right;
+      is_kept ? "" : ", wrote beyond the end", fused, unfused, floors.launch_us, copy_us);
+  return {is_right, worst, fused, unfused, copy_us};
+}
+
+// One object of the JSON file; numbers that are not there are null.
+void write(std::FILE* file, PatchEmbedShape const& shape, TokenType type, Outcome const& outcome) {
+  std::fprintf(file,
+               "{\"batch\": %d, \"frames\": %d, \"bins\": %d, \"patch_bins\": %d, "
+               "\"patch_frames\": %d, \"stride_bins\": %d, \"stride_frames\": %d, \"dim\": %d, "
+               "\"prefix\": %d, \"half\": %s, \"right\": %s, \"fused_us\": %.3f, "
+               "\"copy_us\": %.3f, \"unfused_us\": ",
+               shape.batch, shape.frames, shape.bins, shape.patch_bins, shape.patch_frames,
+               shape.stride_bins, shape.stride_frames, shape.dim, shape.prefix,
+               type == TokenType::kHalf ? "true" : "false", outcome.is_right ? "true" : "false",
+               outcome.fused_us, outcome.copy_us);
+  if (std::isnan(outcome.unfused_us)) {
+    std::fputs("null}", file);
+  } else {
+    std::fprintf(file, "%.3f}", outcome.unfused_us);
+  }
 }
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
     std::fprintf(stderr, "no CUDA device: not run\n");
     return 77;
   }
+  std::FILE* json = nullptr;
+  if (argc == 3 && std::strcmp(argv[1], "--json") == 0) {
+    json = std::fopen(argv[2], "w");
+  }
+  if (argc != 1 && json == nullptr) {
+    std::fprintf(stderr, "usage: %s [--json FILE], FILE in a folder that is there\n", argv[0]);
+    return 1;
+  }
   cudaDeviceProp properties{};
   CHECK(cudaGetDeviceProperties(&properties, 0));
-  std::printf("%s, compute capability %d.%d\n", properties.name, properties.major,
-              properties.minor);
-  // batch, frames, bins, patch, stride, dim, prefix, ring: those of the recipes first.
-  std::vector<PatchEmbedShape> shapes = {
-      {1, 100, 128, 128, 8, 128, 4, 160, 2, 100, 0},
-      {1, 98, 128, 128, 2, 128, 2, 192, 2, 98, 0},
-      {1, 128, 128, 128, 2, 128, 1, 768, 2, 128, 0},
-      {1, 128, 128, 16, 16, 16, 16, 192, 2, 128, 0},
-      {1, 512, 128, 16, 16, 10, 10, 384, 2, 512, 0},
-      {1, 1024, 128, 16, 16, 10, 10, 768, 2, 1024, 0},
-      {8, 1024, 128, 16, 16, 16, 16, 768, 2, 1024, 0},
+  Floors const floors = floors_of_device();
+  std::printf("%s, compute capability %d.%d, a launch %.2f us, a copy %.1f GB/s\n", properties.name,
+              properties.major, properties.minor, floors.launch_us, floors.bytes_per_us / 1e3F);
+  auto shapes = ssast_edge::recipe_shapes();
+  size_t const recipes = shapes.size();
+  PatchEmbedShape several = shapes[0];  // clips at a time, on a grid that fills the GPU
+  several.batch = 64;
+  shapes.push_back(several);
+  std::vector<PatchEmbedShape> const special = {
       {3, 100, 128, 128, 8, 128, 4, 160, 2, 164, 163},
       {1, 17, 5, 3, 7, 2, 3, 33, 0, 40, 31},
       {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0},
+      {1, 1100, 3, 2, 1032, 1, 9, 17, 1, 1100, 0},
+      {1, 1100, 2, 2, 1033, 1, 20, 9, 1, 1101, 1},
+      {70, 4, 4, 4, 4, 4, 4, 40, 1, 4, 0},
   };
+  shapes.insert(shapes.end(), special.begin(), special.end());
   std::mt19937 random(0);
   auto const draw = [&](int32_t low, int32_t high) {
     return std::uniform_int_distribution<int32_t>(low, high)(random);
@@ -285,9 +348,28 @@ int main() {
     shapes.push_back(shape);
   }
   bool is_right = true;
-  for (PatchEmbedShape const& shape : shapes) {
-    is_right = check(shape, TokenType::kFloat, random) && is_right;
-    is_right = check(shape, TokenType::kHalf, random) && is_right;
+  if (json != nullptr) {
+    std::fprintf(json,
+                 "{\"device\": \"%s\", \"launch_us\": %.3f, \"copy_gb_per_s\": %.1f, "
+                 "\"shapes\": [",
+                 properties.name, floors.launch_us, floors.bytes_per_us / 1e3F);
+  }
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    for (TokenType const type : {TokenType::kFloat, TokenType::kHalf}) {
+      Outcome const outcome = check(shapes[i], type, floors, random);
+      is_right = outcome.is_right && is_right;
+      if (json != nullptr && i <= recipes) {
+        std::fputs(i == 0 && type == TokenType::kFloat ? "\n" : ",\n", json);
+        write(json, shapes[i], type, outcome);
+      }
+    }
+  }
+  if (json != nullptr) {
+    std::fputs("\n]}\n", json);
+    if (std::fclose(json) != 0) {
+      std::fprintf(stderr, "cannot write %s\n", argv[2]);
+      is_right = false;
+    }
   }
   PatchEmbedShape wrong = shapes[0];
   wrong.ring_offset = wrong.ring_frames;
