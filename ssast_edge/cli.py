@@ -59,9 +59,27 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="ssast-edge", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, param, is_asked: _tell_version(ctx) if is_asked else None,
+    help="Show the version and exit.",
+)
 def main() -> None:
     """Find spoken keywords and other sounds in live audio, on this device alone."""
+
+
+def _tell_version(ctx: click.Context) -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        shown = version("ssast-edge")
+    except PackageNotFoundError:
+        shown = "(a checkout that is not installed)"
+    click.echo(f"{ctx.find_root().info_name} {shown}")
+    ctx.exit()
 
 
 def _escape_what_cannot_be_shown() -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from ssast_edge.errors import SsastEdgeError
 from ssast_edge.service_unit import DEVICE_GROUPS, Unit, is_ours, unit_path
 
-SYSTEMCTL_S = 150  # longer than the unit's TimeoutStartSec
+SYSTEMCTL_S = 30  # beyond the unit's own time to start
 _IMPORT_S = 30
 _SHOWN = ("LoadState", "ActiveState", "SubState", "StatusText", "NRestarts", "UnitFileState")
 
@@ -78,7 +78,7 @@ def install(unit: Unit, *, start: bool) -> Outcome:
     is_ready = not to_type  # without its user the service cannot start
     if is_ready and _is_running():
         for command in commands:
-            _systemctl(command, is_system=is_system)
+            _systemctl(command, is_system=is_system, limit_s=unit.start_s + SYSTEMCTL_S)
         done.append(f"enabled {'and started ' if start else ''}{service}")
     else:
         to_type += [_typed(command, is_system=is_system) for command in commands]
@@ -168,16 +168,14 @@ def _is_running() -> bool:
     return Path("/run/systemd/system").is_dir() and shutil.which("systemctl") is not None
 
 
-def _systemctl(arguments: Sequence[str], *, is_system: bool) -> str:
+def _systemctl(arguments: Sequence[str], *, is_system: bool, limit_s: float = SYSTEMCTL_S) -> str:
     """Its output. Raises SsastEdgeError when it fails or does not answer."""
     command = ["systemctl", *([] if is_system else ["--user"]), "--no-pager", *arguments]
     shown = _typed(arguments, is_system=is_system)
     try:
-        ran = subprocess.run(
-            command, capture_output=True, text=True, timeout=SYSTEMCTL_S, check=False
-        )
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired as error:
-        raise SsastEdgeError(f"{shown} did not end within {SYSTEMCTL_S} s") from error
+        raise SsastEdgeError(f"{shown} did not end within {limit_s:g} s") from error
     if ran.returncode != 0:
         reason = ran.stderr.strip() or f"status {ran.returncode}"
         raise SsastEdgeError(f"{shown} failed: {reason}")

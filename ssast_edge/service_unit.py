@@ -37,7 +37,7 @@ WorkingDirectory=/
 {account}Restart=on-failure
 RestartSec=5
 # Ready when the first audio has arrived; a sign of life comes only after audio was heard.
-TimeoutStartSec=120
+TimeoutStartSec={start_s}
 WatchdogSec=30
 TimeoutStopSec=15
 LimitCORE=0
@@ -85,6 +85,11 @@ class Unit:
             raise SsastEdgeError(f"{self.user!r} cannot be a user's name: give a plain one")
 
     @property
+    def start_s(self) -> int:
+        """Seconds until the first audio, at most; an engine takes minutes to build."""
+        return 1800 if "--rebuild" in self.command else 120
+
+    @property
     def text(self) -> str:
         """The unit file. Raises SsastEdgeError for an argument that cannot be written in it."""
         is_system = self.user is not None
@@ -100,6 +105,7 @@ class Unit:
             after="sound.target" if is_system else "pipewire.service pulseaudio.service",
             command=exec_line(self.command),
             account=account,
+            start_s=self.start_s,
             hardening=_SYSTEM_HARDENING if is_system else "",
             wanted_by="multi-user.target" if is_system else "default.target",
         )

@@ -21,8 +21,20 @@ _COLORS = {"ok": "green", "warning": "yellow", "problem": "red", "skipped": "bri
     "--device", "--microphone", metavar="INDEX|NAME", help="Microphone, as `listen` takes it."
 )
 @click.option("--channel", type=click.IntRange(0), metavar="N", help="Channel of the microphone.")
-@click.option("--backend", default="auto", show_default=True, help="As `listen` takes it.")
-@click.option("--precision", default="auto", show_default=True, help="As `listen` takes it.")
+@click.option(
+    "--backend",
+    type=click.Choice(("auto", "onnx", "tensorrt")),
+    default="auto",
+    show_default=True,
+    help="As `listen` takes it.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(("auto", "fp32", "fp16", "int8")),
+    default="auto",
+    show_default=True,
+    help="As `listen` takes it.",
+)
 @click.option(
     "--no-microphone",
     "has_microphone",

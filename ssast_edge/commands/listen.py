@@ -3,6 +3,7 @@
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ssast_edge.commands.interrupts import ended_by_signal, held_signals
 from ssast_edge.commands.options import (
@@ -77,29 +78,47 @@ def listen(
     summary is the processing time per second of audio.
     """
     from ssast_edge.bundle import load_bundle
-    from ssast_edge.commands.listening import listen_to
-    from ssast_edge.commands.output import open_output
+    from ssast_edge.commands.listening import NOTHING_HEARD, listen_to
+    from ssast_edge.commands.output import open_output, tell_summary
     from ssast_edge.commands.source import SourceConfig, open_source
     from ssast_edge.spotter import Spotter
 
-    model, config = load_bundle(bundle), SourceConfig(**source_options)
-    limits = trigger_thresholds(model, keywords, thresholds)
-    with held_signals():
-        spotter = Spotter(
-            model,
-            hop_ms=hop_ms,
-            keywords=keywords or None,
-            thresholds=limits,
-            **model_options(backend=backend, precision=precision, threads=threads, rebuild=rebuild),
-            on_scores=lambda time_s, _: output.hop(time_s, spotter),
-        )
-    with (
-        open_source(config, model.fbank.sample_rate) as source,
-        open_output(
-            as_json=as_json,
-            title=f"{source.name} ({model.name})",
-            thresholds=limits,
-            is_endless=config.input is None,
-        ) as output,
-    ):
-        listen_to(source, spotter, output)
+    _refuse_what_would_be_ignored(source_options["input"])
+    how = model_options(backend=backend, precision=precision, threads=threads, rebuild=rebuild)
+    has_begun = False
+    try:
+        model, config = load_bundle(bundle), SourceConfig(**source_options)
+        limits = trigger_thresholds(model, keywords, thresholds)
+        with held_signals():
+            spotter = Spotter(
+                model,
+                hop_ms=hop_ms,
+                keywords=keywords or None,
+                thresholds=limits,
+                **how,
+                on_scores=lambda time_s, _: output.hop(time_s, spotter),
+            )
+        with (
+            open_source(config, model.fbank.sample_rate) as source,
+            open_output(
+                as_json=as_json,
+                title=f"{source.name} ({model.name})",
+                thresholds=limits,
+                is_endless=config.input is None,
+            ) as output,
+        ):
+            has_begun = True
+            listen_to(source, spotter, output)
+    except KeyboardInterrupt:
+        if not has_begun:  # `listen_to` sums up by itself
+            tell_summary(NOTHING_HEARD, as_json=as_json)
+
+
+def _refuse_what_would_be_ignored(source: str | None) -> None:
+    """Raise click.UsageError for --input-rate or --input-channels of what says its own."""
+    context = click.get_current_context()
+    for name in ("input_rate", "input_channels"):
+        is_given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if is_given and source != "-":
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--{option} is of raw PCM: give it with --input -")

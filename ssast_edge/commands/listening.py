@@ -45,6 +45,18 @@ class Summary:
     infer_ms: Mapping[str, float]  # p50, p95, p99, max
 
 
+NOTHING_HEARD = Summary(
+    audio_s=0.0,
+    detections=0,
+    hops=0,
+    skipped_hops=0,
+    overflows=0,
+    dropped_s=0.0,
+    rtf=0.0,
+    infer_ms={"p50": 0.0, "p95": 0.0, "p99": 0.0, "max": 0.0},
+)
+
+
 class Output(Protocol):
     """Where the results go."""
 

@@ -1,5 +1,6 @@
 """Options and arguments that several commands take."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +34,13 @@ def parse_thresholds(
             raise click.BadParameter(f"a threshold lies between 0 and 1, got {number}")
         parsed.append((keyword or None, threshold))
     return parsed
+
+
+def refuse_nan(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    """A range lets NaN through, which no score is at or above."""
+    if math.isnan(value):
+        raise click.BadParameter("a threshold lies between 0 and 1, got nan")
+    return value
 
 
 def bundle_options(command: F) -> F:

@@ -151,6 +151,11 @@ class _ToOutput(logging.Handler):
         self._output.trouble(record.getMessage())
 
 
+def tell_summary(summary: Summary, *, as_json: bool) -> None:
+    """Write a summary where no output was opened."""
+    (JsonOutput() if as_json else PlainOutput()).summary(summary)
+
+
 def print_json(kind: str, fields: Mapping[str, Any]) -> None:
     """Write one object as one line of ASCII on stdout, flushed."""
     click.echo(json.dumps({"type": kind, **fields}, allow_nan=False))

@@ -3,7 +3,12 @@
 import click
 
 from ssast_edge.commands.interrupts import held_signals
-from ssast_edge.commands.options import backend_options, bundle_options, model_options
+from ssast_edge.commands.options import (
+    backend_options,
+    bundle_options,
+    model_options,
+    refuse_nan,
+)
 
 
 @click.command()
@@ -23,6 +28,7 @@ from ssast_edge.commands.options import backend_options, bundle_options, model_o
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
+    callback=refuse_nan,
     metavar="X",
     default=0.5,
     show_default=True,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from time import perf_counter
 
-from ssast_edge.backends import Backend, open_backend
+from ssast_edge.backends import Backend, Choice, open_backend
 from ssast_edge.bundle import Bundle, load_bundle
 from ssast_edge.doctor.finding import Check, Finding, Options, Skipped, ok, warning
 from ssast_edge.errors import SsastEdgeError
@@ -38,11 +38,15 @@ def check_bundle(options: Options) -> Iterator[Finding]:
 def check_model(options: Options) -> Iterator[Finding]:
     """What `listen` would run, against its golden output."""
     bundle = load_bundle(options.bundle)
-    with_model = open_backend(bundle, kind=options.backend, precision=options.precision)
+    chosen: list[Choice] = []
+    backend = open_backend(
+        bundle, kind=options.backend, precision=options.precision, on_choice=chosen.append
+    )
+    why = f" ({choice.reason})" if (choice := chosen[0]).is_notable else ""
     try:
-        yield ok(f"{with_model.name}: gives its golden output, {_timing(with_model, bundle)}")
+        yield ok(f"{backend.name}{why}: gives its golden output, {_timing(backend, bundle)}")
     finally:
-        with_model.close()
+        backend.close()
 
 
 def check_other_models(options: Options) -> Iterator[Finding]:
