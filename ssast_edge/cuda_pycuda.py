@@ -136,19 +136,20 @@ class PycudaCuda:
             return
         self._is_open = False
         atexit.unregister(self.close)
-        for allocation in self._allocations.values():
+        for memory in (*self._allocations.values(), *(array.base for array in self._pinned)):
             try:
-                allocation.free()
+                memory.free()
             except self._driver.Error:  # a GPU that is lost: its memory went with it
                 break
         self._allocations.clear()
         self._pinned.clear()
         self._stream = None
+        # Said here: left to its destructor, pycuda gives the primary context back the wrong way.
+        context, self._context = self._context, None
         try:
-            self._context.pop()
+            context.detach()
         except self._driver.Error:
             return
-        self._context = None
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return _call(self._driver, function, *arguments)
