@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from optimize.prune import PruneConfig, prune
+from optimize.prune import PruneConfig, first_step, prune
 from optimize.recovery import DistillConfig, classifier_recipe, open_data, recover
 from optimize.selection import Limits
 from train.checkpoint import build_model, load_checkpoint
@@ -58,10 +58,10 @@ def train_from_scratch(
     recipe = dataclasses.replace(shape, optimizer=optimizer)
     fabric = open_machine(machine, recipe)
     opened = open_data(recipe, places, fabric, machine, statistics=(state.mean, state.std))
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(recipe.seed + config.seed)
     model = build_model(recipe, state.classes, state.mean, state.std)
     assert isinstance(model, Classifier)
     return recover(
         recipe, model, opened, out=out, fabric=fabric, machine=machine, sources=(), teacher=None,
-        distill=DistillConfig(teacher_share=0.0),
+        distill=DistillConfig(teacher_share=0.0), first_step=first_step(config, 1),
     )  # fmt: skip

@@ -47,10 +47,11 @@ from train.engine import Machine, open_machine
 from train.model import Classifier, EncoderConfig
 from train.task import Places, TaskData
 
-__all__ = ["PruneConfig", "PruneError", "prune"]
+__all__ = ["PruneConfig", "PruneError", "first_step", "prune"]
 
 _SAVE_EVERY, _LOG_EVERY = 100, 25  # steps
 _VALIDATIONS = 3  # of a round's recovery
+_SEED_STEPS = 1_000_000  # more than a run has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class PruneConfig:
     importance: str = "taylor"
     samples: int = 768  # training clips that importance is measured on
     sparse: bool = False  # 2:4 on top, for tensor cores from Ampere on
-    seed: int = 0  # of importance "random"
+    seed: int = 0  # of the clips' order, and of importance "random"
     limits: Limits = field(default_factory=Limits)
     distill: DistillConfig = field(default_factory=DistillConfig)
 
@@ -86,7 +87,7 @@ class PruneConfig:
         for name in ("rounds", "round_steps", "final_steps", "samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "warmup_steps"):
+        for name in ("learning_rate", "warmup_steps", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 <= self.average < 1:
@@ -211,7 +212,7 @@ class _Run:
 
     def _first_step(self, number: int) -> int:
         """Of the round in the order of the data: rounds do not see the same clips again."""
-        return (number - 1) * self.config.round_steps
+        return first_step(self.config, number)
 
     def _is_sparse(self, number: int) -> bool:
         return self.config.sparse and number == self.config.rounds
@@ -223,6 +224,11 @@ class _Run:
         count = math.ceil(self.config.samples / self.recipe.optimizer.batch_size)
         first = self._first_step(number)
         return [self.opened.batches.batch(first + step, 0, 1) for step in range(count)]
+
+
+def first_step(config: PruneConfig, number: int) -> int:
+    """Of round `number` in the endless order of the data's batches, which each seed enters anew."""
+    return config.seed * _SEED_STEPS + (number - 1) * config.round_steps
 
 
 def recovery_recipe(

@@ -181,7 +181,7 @@ def open_data(
 ) -> TaskData:
     """The recipe's data, with a validation where recordings are held out."""
     if isinstance(recipe, KeywordRecipe):
-        return open_keywords(recipe, places, fabric, statistics=statistics, validates=True)
+        return open_keywords(recipe, places, fabric, statistics=statistics, held_out="val")
     return open_clips(
         recipe, places.manifests, places.cache, fabric, machine, statistics=statistics
     )

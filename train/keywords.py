@@ -99,18 +99,18 @@ def open_keywords(
     fabric: Fabric,
     *,
     statistics: tuple[float, float] | None = None,
-    validates: bool = False,
+    held_out: Split | None = None,
 ) -> TaskData:
     """The recipe's windows; `statistics` of a model that is there instead of the data's.
 
-    validates: hold windows of the validation recordings ready too.
+    held_out: the split whose windows validate; none: nothing does.
     """
     with fabric.rank_zero_first():  # one process renders the pool, the others find it
         pool = prepare_pool(recipe, places.data, places.synthetic, places.pool, places.jobs)
-        held_out = None
-        if validates:
-            held_out = prepare_pool(
-                recipe, places.data, places.synthetic, places.pool, places.jobs, split="val"
+        its_pool = None
+        if held_out is not None:
+            its_pool = prepare_pool(
+                recipe, places.data, places.synthetic, places.pool, places.jobs, split=held_out
             )
     classes = (*recipe.labels, *recipe.auxiliary_labels)
     record = TrainingData(classes, statistics or pool.statistics(), _sources(recipe))
@@ -127,11 +127,11 @@ def open_keywords(
         )
 
     validation = None
-    if held_out is not None:
+    if its_pool is not None:
         try:
-            drawn = sampler(held_out, recipe.log_mel_augment, _VALIDATION_SEED)
+            drawn = sampler(its_pool, recipe.log_mel_augment, _VALIDATION_SEED)
         except ValueError as error:
-            raise RecipeError(f"validation recordings: {error}") from error
+            raise RecipeError(f"recordings of split {held_out}: {error}") from error
         validation = window_validation(drawn, len(recipe.labels))
     batches = KeywordBatches(
         sampler(pool, recipe.log_mel_augment, recipe.seed), recipe.optimizer.batch_size
