@@ -18,7 +18,7 @@ from ssast_edge.spotter import Spotter
 
 FloatArray = NDArray[np.float32]
 
-BLOCK_MS = 20  # audio comes in blocks of this length, as from a microphone
+BLOCK_MS = 80  # audio comes in blocks of this length, as from our microphone
 _SETTLING = 2  # inferences after another case had the caches, not counted
 _AUDIO_S = 4.0
 _STABLE = 0.02  # warm when the medians of two batches differ by less, twice in a row
@@ -58,14 +58,14 @@ class CaseRun:
         self.backend_name = backend.name
         self.clock = StageClock(backend)
         window = np.ascontiguousarray(case.bundle.golden.fbank)
-        self._infer: Callable[[], object]
+        self.infer: Callable[[], object]
         if case.batch == 1:
             # A new stream begins at each call: nothing of the window is on the device yet.
-            self._infer = lambda: backend.infer(window)
+            self.infer = lambda: backend.infer(window)
         else:
             infer_batch = _batched(backend, case.batch)
             windows = np.repeat(window[None], case.batch, axis=0)
-            self._infer = lambda: infer_batch(windows)
+            self.infer = lambda: infer_batch(windows)
         self.engine = Durations()
         self.engine_cost = SliceCost()
         self.hop_cost = SliceCost()
@@ -95,7 +95,7 @@ class CaseRun:
             durations = []
             for _ in range(_WARM_BATCH):
                 start_s = perf_counter()
-                self._infer()
+                self.infer()
                 durations.append(perf_counter() - start_s)
             inferences += _WARM_BATCH
             medians.append(float(np.median(durations)))
@@ -111,9 +111,9 @@ class CaseRun:
     def engine_slice(self, most_s: float, most_count: int) -> list[float]:
         """Durations in ms of at least one inference; Ctrl-C leaves those before it counted."""
         for _ in range(_SETTLING):
-            self._infer()
+            self.infer()
         durations: list[float] = []
-        infer = self._infer
+        infer = self.infer
         cpu_s, began_s = process_time(), perf_counter()
         until_s, now_s = began_s + most_s, began_s
         try:

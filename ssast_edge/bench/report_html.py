@@ -71,7 +71,7 @@ _INFERENCE_NOTE = (
     "first case, median over the rounds with its 95 % interval."
 )
 _HOP_NOTE = (
-    "All work between two inferences of a stream: log-mel of the new audio in blocks of 20 ms, "
+    "All work between two inferences of a stream: log-mel of the new audio in blocks of 80 ms, "
     "inference, triggers. A cost above the hop is a missed deadline. Latency: from the last block "
     "of audio to the triggers. CPU: of one core, when listening at real time. Bars are medians."
 )
