@@ -22,12 +22,12 @@ from optimize.latency import interleaved
 from optimize.macs import model_cost
 from optimize.track_comparison import compare_on_track, open_track
 from optimize.variants import Variant, variants_of
-from ssast_edge.bundle import Bundle
+from ssast_edge.bundle import Bundle, load_bundle
 from train.evaluate import open_held_out
 from train.packs import Split
 from train.recipe import FinetuneRecipe, RecipeError, parse_recipe
 
-__all__ = ["Held", "bundle_recipe", "compare", "eager_classifier"]
+__all__ = ["Held", "bundle_recipe", "compare", "eager_classifier", "named"]
 
 EAGER = "torch eager fp32"
 
@@ -98,6 +98,18 @@ def compare(
         "seed": seed,
         "models": table,
     }
+
+
+def named(bundles: Sequence[str]) -> list[tuple[str, Bundle]]:
+    """Bundles by name or folder, each with a title of its own."""
+    found: list[tuple[str, Bundle]] = []
+    for place in bundles:
+        bundle = load_bundle(place)
+        title = bundle.name
+        if any(title == other for other, _ in found):
+            title = f"{title} {len(found) + 1}"
+        found.append((title, bundle))
+    return found
 
 
 def bundle_recipe(bundle: Bundle) -> Any:
