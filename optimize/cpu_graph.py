@@ -169,10 +169,9 @@ class _Writer:
         """Raw log-mel to (N, D) tokens, patches in order of time first."""
         ast = self.ast
         weight = ast.patch.astype(np.float64) / (2 * ast.std)
-        shift = -ast.mean * weight.sum(axis=(1, 2))
         prefix, (rows, columns) = ast.num_prefix_tokens, ast.grid
         order = np.arange(rows * columns).reshape(rows, columns).T.ravel()
-        addend = (ast.addend[prefix:][order] + shift).astype(np.float32)
+        addend = ast.addend[prefix:][order]
         turned = weight.transpose(2, 1, 0).astype(np.float32)  # (patch frames, patch bins, D)
         patches = self._patches(turned, addend)
         before = self._constant(f"{PATCH_EMBED}.prefix", ast.addend[:prefix])
@@ -221,11 +220,13 @@ class _Writer:
             flat = self._integers(f"{name}.flat", [columns * rows, frames * bins])
             x = self._node("Reshape", f"{name}.columns", [x, flat])
         flat_weight = weight.reshape(frames * bins, dim)
-        added = self._constant(f"{name}.addend", addend)
         if is_float:
+            added = self._addend(addend, flat_weight)
             return self._node(
                 "Gemm", f"{name}.proj", [x, self._constant(f"{name}.weight", flat_weight), added]
             )
+        values, scales = quantize_weight(flat_weight, 1, self.weight_bits)
+        added = self._addend(addend, values * scales)  # the mean times what is multiplied with
         integers, scale, zero = self._weight(name, flat_weight)
         product = self._node(
             "MatMulIntegerToFloat",
@@ -253,7 +254,13 @@ class _Writer:
         flat = self._integers(f"{name}.flat", [dim, len(addend)])
         x = self._node("Reshape", f"{name}.columns", [x, flat])
         x = self._node("Transpose", f"{name}.patches", [x], perm=[1, 0])
-        return self._node("Add", f"{name}.add", [x, self._constant(f"{name}.addend", addend)])
+        added = self._addend(addend, weight.reshape(frames * bins, dim))
+        return self._node("Add", f"{name}.add", [x, added])
+
+    def _addend(self, addend: FloatArray, weight: FloatArray) -> str:
+        """(patches, D) what is added to patches @ weight (pixels, D): the mean taken off too."""
+        shift = -self.ast.mean * weight.astype(np.float64).sum(axis=0)
+        return self._constant(f"{PATCH_EMBED}.addend", (addend + shift).astype(np.float32))
 
     def _block(self, block: AstBlock, x: str) -> str:
         name = block.name

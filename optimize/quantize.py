@@ -18,9 +18,9 @@ from tqdm import tqdm
 from optimize.calibration import INPUT, Calibration, CalibrationError, calibrate, linear_layers
 from optimize.cpu_choice import NOISE, FormResult, choose_cpu_form, cpu_facts, race
 from optimize.cpu_graph import FORMS, PATCH_EMBED, cpu_graph, layer_names
-from optimize.exported import read_ast
+from optimize.exported import Ast, read_ast
 from optimize.judge import Difference, Judge, Judgement, Recordings
-from optimize.observers import METHODS, AbsHistogram
+from optimize.observers import METHODS
 from optimize.precision import tensorrt_int8
 from optimize.qdq import quantize_graph
 from optimize.quantize_report import QuantizeReport, TensorrtReport
@@ -34,6 +34,7 @@ __all__ = [
     "QuantizeResult",
     "float_model",
     "is_within",
+    "layer_ranges",
     "quantize_bundle",
 ]
 
@@ -120,8 +121,7 @@ def quantize_bundle(
             return lambda excluded: quantize_graph(
                 graph, thresholds, excluded, ranges=unsigned, weight_bits=bits
             )
-        by_layer = {layer.name: ranges[layer.source] for layer in ast.linears}
-        by_layer[PATCH_EMBED] = _log_mel_range(seen.tensors[INPUT], bundle)
+        by_layer = layer_ranges(bundle, ast, seen, thresholds)
         return lambda excluded: cpu_graph(
             ast, FORMS[form], by_layer, excluded=excluded, weight_bits=bits
         )
@@ -252,13 +252,23 @@ def _meet_budget(
     return excluded, found
 
 
-def _log_mel_range(seen: AbsHistogram, bundle: Bundle) -> tuple[float, float]:
-    """From digital silence to louder than what was heard by a tenth; the golden input fits in."""
-    assert seen.low is not None
-    assert seen.high is not None
-    low = min(seen.low, LOG_MEL_FLOOR, float(bundle.golden.fbank.min()))
-    louder = seen.high + 0.1 * (seen.high - seen.low)
-    return low, max(louder, float(bundle.golden.fbank.max()))
+def layer_ranges(
+    bundle: Bundle, ast: Ast, seen: Calibration, thresholds: dict[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value kept of each layer's input, the patch embedding's among them.
+
+    The raw log-mel's goes from digital silence to louder than what was heard by a tenth, and holds
+    the golden input.
+    """
+    log_mel, golden = seen.tensors[INPUT], bundle.golden.fbank
+    assert log_mel.low is not None
+    assert log_mel.high is not None
+    low = min(log_mel.low, LOG_MEL_FLOOR, float(golden.min()))
+    louder = log_mel.high + 0.1 * (log_mel.high - log_mel.low)
+    ranges = seen.ranges(thresholds)
+    found = {layer.name: ranges[layer.source] for layer in ast.linears}
+    found[PATCH_EMBED] = low, max(louder, float(golden.max()))
+    return found
 
 
 def _write(path: Path, content: bytes) -> None:
