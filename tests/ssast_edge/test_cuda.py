@@ -4,11 +4,9 @@ cuda_driver/README.md says what the stand-in is. Where there is a GPU the contra
 """
 
 import ctypes
-import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from functools import cache
@@ -19,6 +17,7 @@ import pytest
 from ssast_edge import cuda_pycuda
 from ssast_edge.cuda import CudaError, find_gpu, open_cuda
 from ssast_edge.errors import BackendMissing
+from tests.ssast_edge.cuda_driver.library import compiled_driver, has, has_gpu
 
 PROGRAMS = Path(__file__).with_name("cuda_driver")
 PACKAGES = {"bindings": "cuda.bindings", "pycuda": "pycuda"}
@@ -29,39 +28,10 @@ def checks(program: str) -> list[str]:
     return re.findall(r"^def (check_\w+)", (PROGRAMS / program).read_text(), re.MULTILINE)
 
 
-def has(module: str) -> bool:
-    """Whether a module can be imported, without doing so."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
-
-
-def include_folder() -> Path | None:
-    """Where cuda.h is: the toolkit's, or that of NVIDIA's wheels."""
-    folders = [Path("/usr/local/cuda/include"), *Path("/usr/local").glob("cuda-*/include")]
-    spec = importlib.util.find_spec("nvidia") if has("nvidia") else None
-    for root in spec.submodule_search_locations or [] if spec else []:
-        folders += Path(root).glob("*/include")
-    return next((folder for folder in folders if (folder / "cuda.h").is_file()), None)
-
-
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stand-in driver, compiled."""
-    include = include_folder()
-    if include is None:
-        pytest.skip("cuda.h is not installed")
-    if not shutil.which("gcc"):
-        pytest.skip("gcc is not installed")
-    library = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror"]
-        + ["-Wl,-soname,libcuda.so.1", f"-I{include}", str(PROGRAMS / "driver.c")]
-        + ["-o", str(library), "-ldl"],
-        check=True,
-    )
-    return library
+    """The stand-in driver."""
+    return compiled_driver(tmp_path_factory.mktemp("driver"))
 
 
 @cache
@@ -104,15 +74,6 @@ def test_contract_on_this_gpu(check: str, implementation: str) -> None:
         pytest.skip("no NVIDIA driver on this machine")
     why = results("contract.py", implementation, None)[check]
     assert not why, why
-
-
-def has_gpu() -> bool:
-    """Whether CUDA finds a GPU here, asked of the driver itself."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return bool(driver.cuInit(0) == 0)
 
 
 @pytest.mark.skipif(has_gpu(), reason="this machine has a GPU")
