@@ -50,6 +50,8 @@ def answer(question: str, options: Options) -> str:
 
 def main(options: str) -> None:
     """Answer each line of standard input, after a first one that says "ready"."""
+    # Before the first check's time begins: numpy takes seconds on a board under load.
+    importlib.import_module("ssast_edge.doctor.checks")
     given = Options(**json.loads(options))
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as output:
         os.dup2(2, 1)

@@ -23,7 +23,7 @@ from typing import IO
 from ssast_edge.doctor.finding import Check, Finding, Options
 from ssast_edge.errors import one_line
 
-START_S = 20.0  # for a process to start and import, on a busy small board
+START_S = 40.0  # for a process to start and import, on a busy small board
 _POLL_S = 0.2
 _KILL_S = 1.0  # a process inside a hanging driver may not even be killed
 

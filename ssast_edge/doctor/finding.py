@@ -38,7 +38,7 @@ class Check:
 
     name: str
     run: Callable[[Options], Iterable[Finding]]
-    limit_s: float = 10.0
+    limit_s: float = 20.0
     decides: bool = False
     needs: str = ""
 

@@ -76,7 +76,7 @@ def _timing(backend: Backend, bundle: Bundle) -> str:
 
 
 CHECKS = (
-    Check("ONNX Runtime", check_onnxruntime, limit_s=20),
+    Check("ONNX Runtime", check_onnxruntime),
     Check("bundle", check_bundle, decides=True),
     Check("inference", check_model, limit_s=60, decides=True, needs="bundle"),
     Check("other models", check_other_models, limit_s=60, needs="bundle"),
