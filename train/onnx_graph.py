@@ -143,8 +143,12 @@ def _function(model: Classifier) -> onnx.FunctionProto:
     """Fbank (B, T, F), weight (D, 1, bins, frames), addend (1, prefix + N, D) -> tokens."""
     config = model.encoder.config
 
-    def constant(name: str, **value: Any) -> onnx.NodeProto:
-        return helper.make_node("Constant", [], [name], **value)
+    def constant(name: str, value: NDArray[Any]) -> onnx.NodeProto:
+        # As a tensor: ONNX Runtime 1.17 does not see the length of an attribute of integers.
+        return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+
+    def integers(name: str, *values: int) -> onnx.NodeProto:
+        return constant(name, np.array(values, dtype=np.int64))
 
     def referring(name: str, attribute: str) -> onnx.NodeProto:
         node = helper.make_node("Constant", [], [name])
@@ -155,14 +159,13 @@ def _function(model: Classifier) -> onnx.FunctionProto:
         )
         return node
 
-    pads = [0, config.num_prefix_tokens, 0, 0, 0, 0]
     nodes = [
         referring("mean_", "mean"),
         referring("std_", "std"),
-        constant("two", value_float=2.0),
-        constant("channel", value_ints=[1]),
-        constant("flat", value_ints=[0, config.dim, -1]),
-        constant("pads", value_ints=pads),
+        constant("two", np.array(2.0, dtype=np.float32)),
+        integers("channel", 1),
+        integers("flat", 0, config.dim, -1),
+        integers("pads", 0, config.num_prefix_tokens, 0, 0, 0, 0),
         helper.make_node("Mul", ["std_", "two"], ["spread"]),
         helper.make_node("Sub", ["fbank", "mean_"], ["centred"]),
         helper.make_node("Div", ["centred", "spread"], ["normalised"]),
