@@ -1,8 +1,10 @@
 """How much each attention head, MLP unit and embedding channel matters, from data or weights.
 
-`taylor`: the change of the task's loss without a unit, to first order. A gate of 1 stands before
-each unit's way back into the residual stream; the loss's derivative by that gate, for each clip on
-its own, is the sum of activation times gradient (Molchanov et al. 2019; Michel et al. 2019).
+`taylor`: the change of a clip's loss without a unit, to first order, squared, mean over clips. A
+gate of 1 stands before each unit's way back into the residual stream; the loss's derivative by it
+is the sum of activation times gradient (Molchanov et al. 2019; Michel et al. 2019, with absolute
+values: what matters to few clips then hardly counts, and the wake-word model at half of its MACs
+kept 0.34 of mean average precision before recovery instead of 0.88).
 `activation`: the mean square of what a unit adds to the stream. `magnitude`: the sum of squares of
 its weights, no data. `random`: for comparison. B clips, N tokens, D channels, H heads.
 """
@@ -86,7 +88,7 @@ def _taylor(
             clips += count
             found = dict(zip(gates, slopes, strict=True))
             for name, slope in found.items():
-                sums[name] = sums.get(name, 0) + slope.float().abs().sum(0)
+                sums[name] = sums.get(name, 0) + slope.float().square().sum(0)
             for number in range(len(blocks)):
                 whole = sum(
                     found[key].float().sum(1)
@@ -95,7 +97,7 @@ def _taylor(
                 )
                 assert isinstance(whole, Tensor)
                 key = f"blocks.{number}"
-                sums[key] = sums.get(key, 0) + whole.abs().sum(0, keepdim=True)
+                sums[key] = sums.get(key, 0) + whole.square().sum(0, keepdim=True)
     finally:
         for parameter, needs in zip(model.parameters(), requires, strict=True):
             parameter.requires_grad_(needs)

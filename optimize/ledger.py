@@ -78,8 +78,8 @@ class Ledger:
 
 def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
     """The first setting that is another one, as "key is NEW, was OLD"; empty: none."""
-    for key in new:
-        before, after = old.get(key), new[key]
+    for key in (key for key in new if key in old):  # a run of an older version lacks some
+        before, after = old[key], new[key]
         if isinstance(before, dict) and isinstance(after, dict):
             if found := _differing(before, after, f"{prefix}{key}."):
                 return found

@@ -69,6 +69,7 @@ class PruneConfig:
     average: float = 0.98  # moving average of the weights in recovery
     importance: str = "taylor"
     samples: int = 768  # training clips that importance is measured on
+    measurements: int = 4  # of importance in a round, each before a part of what goes
     sparse: bool = False  # 2:4 on top, for tensor cores from Ampere on
     seed: int = 0  # of the clips' order, and of importance "random"
     limits: Limits = field(default_factory=Limits)
@@ -84,7 +85,7 @@ class PruneConfig:
                 raise ValueError(f"{name} is a share in (0, 1], got {getattr(self, name)}")
         if not 0 <= self.latency_ms < math.inf:
             raise ValueError(f"latency_ms must be above 0, got {self.latency_ms}")
-        for name in ("rounds", "round_steps", "final_steps", "samples"):
+        for name in ("rounds", "round_steps", "final_steps", "samples", "measurements"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "warmup_steps", "seed"):
@@ -167,7 +168,22 @@ class _Run:
     machine: Machine
 
     def shrunk(self, model: Classifier, number: int, so_far: str) -> Checkpoint:
-        """What round `number` starts from: `model` without what matters least."""
+        """What round `number` starts from: `model` without what matters least.
+
+        Units make up for each other: what matters is measured anew after each part that goes.
+        """
+        small, parts = model, self.config.measurements
+        for part in range(1, parts + 1):
+            progress = (number - 1 + part / parts) / self.config.rounds
+            small = self._smaller(small, number, progress, so_far)
+        if self._is_sparse(number):
+            make_sparse(small)
+        shape = small.encoder.config
+        recipe = recovery_recipe(self.recipe, shape, self.config, self._steps(number))
+        return starting_point(recipe, small, self.dense)
+
+    def _smaller(self, model: Classifier, number: int, progress: float, so_far: str) -> Classifier:
+        """Without training, `progress` of the way from the dense model to the budget."""
         config, shape = self.config, model.encoder.config
         importance = measure_importance(
             task_objective(self.recipe, model.to(self.fabric.device)), self._clips(number),
@@ -177,12 +193,7 @@ class _Run:
         def pick(macs: float) -> Kept:
             return select(shape, labels_of(model), importance, macs, config.limits)
 
-        kept = self.budget.choose(shape, number / config.rounds, pick, so_far)
-        small = shrink(model.cpu(), kept)
-        if self._is_sparse(number):
-            make_sparse(small)
-        recipe = recovery_recipe(self.recipe, small.encoder.config, config, self._steps(number))
-        return starting_point(recipe, small, self.dense)
+        return shrink(model.cpu(), self.budget.choose(shape, progress, pick, so_far))
 
     def recovered(
         self, model: Classifier, start: Checkpoint, folder: Path, number: int
