@@ -4,6 +4,7 @@ import importlib.util
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ssast_edge.bundle import load_bundle
@@ -20,7 +21,7 @@ from ssast_edge.engine_manifest import (
 )
 from ssast_edge.errors import BackendMissing, SsastEdgeError
 from ssast_edge.integrity import record_file
-from ssast_edge.plugins import find_plugin
+from ssast_edge.plugins import find_plugin, find_same_plugin
 from ssast_edge.tensorrt_library import load_tensorrt
 
 _CUDA_MODULES = {"cuda.bindings": "cuda-bindings", "pycuda": "pycuda"}
@@ -101,7 +102,7 @@ def check_engines(options: Options) -> Iterator[Finding]:
         return
     counted = f"{len(engines)} in {cache_folder()}"
     try:
-        machine = this_machine(find_plugin())
+        machine = this_machine()
     except SsastEdgeError as error:
         if not gpu.has_nvidia():
             raise Skipped(f"{counted}; no NVIDIA GPU to compare them with") from error
@@ -121,7 +122,11 @@ def _judge_engine(engine: Path, machine: Machine, wanted: set[str]) -> Finding:
     except EngineError as error:
         return warning(str(error), f"rm {shlex.quote(str(engine))}, then {rebuild}")
     # Whichever model it is of: the others' engines are judged by the machine alone.
-    differing = differences(manifest, machine, onnx_sha256=manifest.onnx_sha256)
+    plugin = None
+    if manifest.plugin_sha256:
+        plugin = find_same_plugin(manifest.plugin_sha256, [Path(manifest.plugin)])
+    here = replace(machine, plugin=plugin)
+    differing = differences(manifest, here, onnx_sha256=manifest.onnx_sha256)
     text = f"{engine.name}: {manifest.precision}, {manifest.engine.bytes / 1e6:.1f} MB"
     text += "" if manifest.onnx_sha256 in wanted else ", of another bundle"
     if differing:
