@@ -149,7 +149,7 @@ def prune(
     )  # fmt: skip
     places, machine = _places_and_machine(options)
     done = run(
-        checkpoint, out, config, places=places, machine=machine, teacher=teacher, say=click.echo
+        checkpoint, out, config, places=places, machine=machine, teacher=teacher, say=_say
     )
     click.echo(f"{done}")
 
@@ -422,9 +422,14 @@ def run(recipe: Path, out: Path | None, overrides: tuple[str, ...], **options: A
     loaded = load_optimize_recipe(recipe, overrides)
     places, machine = _places_and_machine(options)
     folder = out or Path("runs/optimize") / loaded.name
-    report = optimize(loaded, out=folder, places=places, machine=machine, say=click.echo)
+    report = optimize(loaded, out=folder, places=places, machine=machine, say=_say)
     click.echo(report.with_suffix(".md").read_text(encoding="utf-8"), nl=False)
     click.echo(f"{report}")
+
+
+def _say(line: str) -> None:
+    """Progress: the result alone goes to stdout."""
+    click.echo(line, err=True)
 
 
 def _places_and_machine(options: dict[str, Any]) -> tuple[Any, Any]:
