@@ -27,6 +27,7 @@ _INSTALL = (
     "on a Jetson it comes with JetPack 6.1 or newer (apt install python3-libnvinfer, and a "
     "virtual environment with --system-site-packages), elsewhere: pip install tensorrt"
 )
+_MAX_ERRORS = 4  # in one line
 SEVERITIES = ("internal error", "error", "warning", "info", "verbose")
 
 
@@ -79,7 +80,21 @@ def load_tensorrt() -> TensorRt:
 
 
 def make_logger(trt: Any, log: "CollectedLog") -> Any:
-    """A logger for TensorRT that hands every message to `log`; keep it as long as TensorRT."""
+    """The logger for TensorRT, which from now on hands every message to `log`.
+
+    One a process, never freed: TensorRT keeps the first that it is given, whatever comes after.
+    """
+    logger = _LOGGERS.get(trt)
+    if logger is None:
+        logger = _LOGGERS[trt] = _new_logger(trt)
+    logger.target = log
+    return logger
+
+
+_LOGGERS: dict[Any, Any] = {}  # by TensorRT module
+
+
+def _new_logger(trt: Any) -> Any:
     names = {
         trt.ILogger.INTERNAL_ERROR: "internal error",
         trt.ILogger.ERROR: "error",
@@ -90,9 +105,10 @@ def make_logger(trt: Any, log: "CollectedLog") -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
+            self.target = CollectedLog()
 
         def log(self, severity: Any, msg: str) -> None:
-            log.add(LogLine(names.get(severity, "verbose"), msg))
+            self.target.add(LogLine(names.get(severity, "verbose"), msg))
 
     return Logger()
 
@@ -116,8 +132,11 @@ class CollectedLog:
             self.warnings.append(line.text)
 
     def take_errors(self) -> str:
-        """The errors so far, joined, or "no message"; they are then forgotten."""
-        text = "; ".join(self.errors) or "TensorRT gave no reason"
+        """The first errors, joined, each once; all are then forgotten."""
+        errors = list(dict.fromkeys(self.errors))
+        text = "; ".join(errors[:_MAX_ERRORS]) or "TensorRT gave no reason"
+        if len(errors) > _MAX_ERRORS:
+            text += f"; and {len(errors) - _MAX_ERRORS} more"
         self.errors.clear()
         return text
 

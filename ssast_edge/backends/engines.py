@@ -77,9 +77,8 @@ def open_engine(bundle: Bundle, found: FoundEngine) -> TensorrtBackend:
     """Load the engine onto the GPU."""
     log = CollectedLog()
     if found.plugin is not None:
-        # The registry reports to the first logger that TensorRT was given.
-        logger = make_logger(found.library.module, log)
-        runtime = found.library.module.Runtime(logger)
+        # A runtime first: it tells TensorRT, and so the plugin registry, of our logger.
+        runtime = found.library.module.Runtime(make_logger(found.library.module, log))
         load_plugin(found.library, found.plugin, log)
         del runtime
     cuda = open_cuda()
