@@ -1,9 +1,14 @@
 #include "plugin.h"
 
+#include <NvInferVersion.h>
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cmath>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
-#include <memory>
+#include <limits>
 #include <mutex>
 #include <new>
 
@@ -22,25 +27,38 @@ constexpr char const* kNamespace = "ssast_edge";
 nvinfer1::ILoggerFinder* logger_finder = nullptr;
 std::mutex logger_mutex;
 
-void complain(char const* format, ...) {
+// TensorRT 11 put a base class under ILogger and ILoggerFinder: to call those of another major
+// version than that of these headers would be to call another of their functions.
+bool is_logger_ours() noexcept {
+  using Version = int32_t (*)();
+  auto const version = reinterpret_cast<Version>(dlsym(RTLD_DEFAULT, "getInferLibVersion"));
+  return version != nullptr && version() / 10000 == NV_TENSORRT_MAJOR;
+}
+
+// Nothing here throws into TensorRT: no allocation but by nothrow new, and a lock that fails is
+// caught. Without a logger that it can trust it speaks on stderr.
+void complain(char const* format, ...) noexcept {
   char line[512];
   va_list arguments;
   va_start(arguments, format);
   std::vsnprintf(line, sizeof line, format, arguments);
   va_end(arguments);
-  std::lock_guard<std::mutex> const lock(logger_mutex);
-  nvinfer1::ILogger* const logger =
-      logger_finder == nullptr ? nullptr : logger_finder->findLogger();
-  if (logger != nullptr) {
-    logger->log(nvinfer1::ILogger::Severity::kERROR, line);
-  } else {
-    std::fprintf(stderr, "%s\n", line);
+  try {
+    std::lock_guard<std::mutex> const lock(logger_mutex);
+    nvinfer1::ILogger* const logger =
+        logger_finder == nullptr || !is_logger_ours() ? nullptr : logger_finder->findLogger();
+    if (logger != nullptr) {
+      logger->log(nvinfer1::ILogger::Severity::kERROR, line);
+      return;
+    }
+  } catch (...) {  // said on stderr instead
   }
+  std::fprintf(stderr, "%s\n", line);
 }
 
 // Reads one field of the wanted type and length 1; false, with a line that says why, otherwise.
 template <typename T>
-bool read(PluginField const& field, PluginFieldType type, T& value) {
+bool read(PluginField const& field, PluginFieldType type, T& value) noexcept {
   if (field.type != type || field.length != 1 || field.data == nullptr) {
     complain("%s: attribute %s has type %d and length %d, wanted type %d and length 1", kName,
              field.name, static_cast<int>(field.type), field.length, static_cast<int>(type));
@@ -52,14 +70,14 @@ bool read(PluginField const& field, PluginFieldType type, T& value) {
 
 }  // namespace
 
-FusedPatchEmbedPlugin::FusedPatchEmbedPlugin(PluginAttributes const& attributes)
-    : attributes_(attributes) {
-  fields_ = {
-      PluginField("mean", &attributes_.mean, PluginFieldType::kFLOAT32, 1),
-      PluginField("std", &attributes_.std, PluginFieldType::kFLOAT32, 1),
-      PluginField("stride_bins", &attributes_.stride_bins, PluginFieldType::kINT32, 1),
-      PluginField("stride_frames", &attributes_.stride_frames, PluginFieldType::kINT32, 1),
-  };
+FusedPatchEmbedPlugin::FusedPatchEmbedPlugin(PluginAttributes const& attributes) noexcept
+    : attributes_(attributes),
+      fields_{
+          PluginField("mean", &attributes_.mean, PluginFieldType::kFLOAT32, 1),
+          PluginField("std", &attributes_.std, PluginFieldType::kFLOAT32, 1),
+          PluginField("stride_bins", &attributes_.stride_bins, PluginFieldType::kINT32, 1),
+          PluginField("stride_frames", &attributes_.stride_frames, PluginFieldType::kINT32, 1),
+      } {
   collection_.nbFields = static_cast<int32_t>(fields_.size());
   collection_.fields = fields_.data();
 }
@@ -95,11 +113,17 @@ int32_t FusedPatchEmbedPlugin::configurePlugin(nvinfer1::DynamicPluginTensorDesc
     complain("%s: %d inputs and %d outputs, wanted 3 and 1", kName, nbInputs, nbOutputs);
     return 1;
   }
-  return fits(in[0].max, in[1].desc.dims, in[2].desc.dims) ? 0 : 1;
+  PatchEmbedShape shape{};
+  nvinfer1::Dims const& weight = in[1].desc.dims;
+  nvinfer1::Dims const& addend = in[2].desc.dims;
+  return shape_of(in[0].min, weight, addend, shape) && shape_of(in[0].max, weight, addend, shape)
+             ? 0
+             : 1;
 }
 
-bool FusedPatchEmbedPlugin::fits(nvinfer1::Dims const& window, nvinfer1::Dims const& weight,
-                                 nvinfer1::Dims const& addend) const {
+bool FusedPatchEmbedPlugin::shape_of(nvinfer1::Dims const& window, nvinfer1::Dims const& weight,
+                                     nvinfer1::Dims const& addend,
+                                     PatchEmbedShape& shape) const noexcept {
   if (window.nbDims != 3 || weight.nbDims != 4 || weight.d[1] != 1 || addend.nbDims != 3 ||
       addend.d[0] != 1) {
     complain(
@@ -107,8 +131,18 @@ bool FusedPatchEmbedPlugin::fits(nvinfer1::Dims const& window, nvinfer1::Dims co
         kName);
     return false;
   }
-  PatchEmbedShape shape{};
-  shape.batch = 1;
+  for (nvinfer1::Dims const* dims : {&window, &weight, &addend}) {
+    for (int32_t i = 0; i < dims->nbDims; ++i) {  // int64 since TensorRT 10
+      if (dims->d[i] > std::numeric_limits<int32_t>::max()) {
+        complain("%s: a dimension of %lld is too large", kName,
+                 static_cast<long long>(dims->d[i]));
+        return false;
+      }
+    }
+  }
+  shape = PatchEmbedShape{};
+  // Open or empty while a network is checked; an empty one never reaches the kernel.
+  shape.batch = std::max<int32_t>(static_cast<int32_t>(window.d[0]), 1);
   shape.frames = shape.ring_frames = static_cast<int32_t>(window.d[1]);
   shape.bins = static_cast<int32_t>(window.d[2]);
   shape.patch_bins = static_cast<int32_t>(weight.d[2]);
@@ -128,6 +162,7 @@ bool FusedPatchEmbedPlugin::fits(nvinfer1::Dims const& window, nvinfer1::Dims co
              shape.dim, static_cast<int>(addend.d[1]), static_cast<int>(addend.d[2]));
     return false;
   }
+  shape.prefix = static_cast<int32_t>(addend.d[1]) - patches;
   return true;
 }
 
@@ -177,25 +212,24 @@ int32_t FusedPatchEmbedPlugin::getNbOutputs() const noexcept { return 1; }
 int32_t FusedPatchEmbedPlugin::onShapeChange(nvinfer1::PluginTensorDesc const* in, int32_t nbInputs,
                                              nvinfer1::PluginTensorDesc const* /*out*/,
                                              int32_t nbOutputs) noexcept {
-  return nbInputs == 3 && nbOutputs == 1 && fits(in[0].dims, in[1].dims, in[2].dims) ? 0 : 1;
+  PatchEmbedShape shape{};
+  return nbInputs == 3 && nbOutputs == 1 &&
+                 shape_of(in[0].dims, in[1].dims, in[2].dims, shape)
+             ? 0
+             : 1;
 }
 
 int32_t FusedPatchEmbedPlugin::enqueue(nvinfer1::PluginTensorDesc const* inputDesc,
                                        nvinfer1::PluginTensorDesc const* /*outputDesc*/,
                                        void const* const* inputs, void* const* outputs,
                                        void* /*workspace*/, cudaStream_t stream) noexcept {
-  nvinfer1::Dims const& window = inputDesc[0].dims;
-  nvinfer1::Dims const& weight = inputDesc[1].dims;
+  if (inputDesc[0].dims.nbDims == 3 && inputDesc[0].dims.d[0] == 0) {
+    return 0;
+  }
   PatchEmbedShape shape{};
-  shape.batch = static_cast<int32_t>(window.d[0]);
-  shape.frames = shape.ring_frames = static_cast<int32_t>(window.d[1]);
-  shape.bins = static_cast<int32_t>(window.d[2]);
-  shape.patch_bins = static_cast<int32_t>(weight.d[2]);
-  shape.patch_frames = static_cast<int32_t>(weight.d[3]);
-  shape.stride_bins = attributes_.stride_bins;
-  shape.stride_frames = attributes_.stride_frames;
-  shape.dim = static_cast<int32_t>(weight.d[0]);
-  shape.prefix = static_cast<int32_t>(inputDesc[2].dims.d[1]) - shape.rows();
+  if (!shape_of(inputDesc[0].dims, inputDesc[1].dims, inputDesc[2].dims, shape)) {
+    return 1;
+  }
   TokenType const type =
       inputDesc[1].type == DataType::kHALF ? TokenType::kHalf : TokenType::kFloat;
   cudaError_t const status =
@@ -217,13 +251,13 @@ nvinfer1::PluginFieldCollection const* FusedPatchEmbedPlugin::getFieldsToSeriali
   return &collection_;
 }
 
-FusedPatchEmbedCreator::FusedPatchEmbedCreator() {
-  fields_ = {
-      PluginField("mean", nullptr, PluginFieldType::kFLOAT32, 1),
-      PluginField("std", nullptr, PluginFieldType::kFLOAT32, 1),
-      PluginField("stride_bins", nullptr, PluginFieldType::kINT32, 1),
-      PluginField("stride_frames", nullptr, PluginFieldType::kINT32, 1),
-  };
+FusedPatchEmbedCreator::FusedPatchEmbedCreator() noexcept
+    : fields_{
+          PluginField("mean", nullptr, PluginFieldType::kFLOAT32, 1),
+          PluginField("std", nullptr, PluginFieldType::kFLOAT32, 1),
+          PluginField("stride_bins", nullptr, PluginFieldType::kINT32, 1),
+          PluginField("stride_frames", nullptr, PluginFieldType::kINT32, 1),
+      } {
   collection_.nbFields = static_cast<int32_t>(fields_.size());
   collection_.fields = fields_.data();
 }
@@ -232,18 +266,24 @@ nvinfer1::IPluginV3* FusedPatchEmbedCreator::createPlugin(
     char const* /*name*/, nvinfer1::PluginFieldCollection const* fields,
     nvinfer1::TensorRTPhase /*phase*/) noexcept {
   PluginAttributes attributes;
+  if (fields == nullptr) {
+    complain("%s: no attributes", kName);
+    return nullptr;
+  }
   int32_t found = 0;
   for (int32_t i = 0; i < fields->nbFields; ++i) {
     PluginField const& field = fields->fields[i];
-    std::string const name = field.name == nullptr ? "" : field.name;
+    auto const is_named = [&](char const* name) {
+      return field.name != nullptr && std::strcmp(field.name, name) == 0;
+    };
     bool is_read = true;
-    if (name == "mean") {
+    if (is_named("mean")) {
       is_read = read(field, PluginFieldType::kFLOAT32, attributes.mean);
-    } else if (name == "std") {
+    } else if (is_named("std")) {
       is_read = read(field, PluginFieldType::kFLOAT32, attributes.std);
-    } else if (name == "stride_bins") {
+    } else if (is_named("stride_bins")) {
       is_read = read(field, PluginFieldType::kINT32, attributes.stride_bins);
-    } else if (name == "stride_frames") {
+    } else if (is_named("stride_frames")) {
       is_read = read(field, PluginFieldType::kINT32, attributes.stride_frames);
     } else {
       continue;  // plugin_version and plugin_namespace come along
@@ -253,11 +293,15 @@ nvinfer1::IPluginV3* FusedPatchEmbedCreator::createPlugin(
     }
     ++found;
   }
-  if (found != 4 || !(attributes.std > 0.0F)) {
-    complain(
-        "%s: wanted the attributes mean, std (above 0), stride_bins and stride_frames, got %d of "
-        "them",
-        kName, found);
+  if (found != 4) {
+    complain("%s: wanted the attributes mean, std, stride_bins and stride_frames, got %d of them",
+             kName, found);
+    return nullptr;
+  }
+  if (!std::isfinite(attributes.mean) || !std::isfinite(attributes.std) ||
+      !(attributes.std > 0.0F)) {
+    complain("%s: mean %g and std %g: wanted finite ones, std above 0", kName,
+             static_cast<double>(attributes.mean), static_cast<double>(attributes.std));
     return nullptr;
   }
   return new (std::nothrow) FusedPatchEmbedPlugin(attributes);
@@ -287,6 +331,9 @@ getCreators(int32_t& count) {
 
 extern "C" __attribute__((visibility("default"))) void setLoggerFinder(
     nvinfer1::ILoggerFinder* finder) {
-  std::lock_guard<std::mutex> const lock(ssast_edge::logger_mutex);
-  ssast_edge::logger_finder = finder;
+  try {
+    std::lock_guard<std::mutex> const lock(ssast_edge::logger_mutex);
+    ssast_edge::logger_finder = finder;
+  } catch (...) {  // complaints go to stderr then
+  }
 }

@@ -6,8 +6,7 @@
 
 #include <NvInferRuntime.h>
 
-#include <string>
-#include <vector>
+#include <array>
 
 #include "kernel.h"
 
@@ -15,7 +14,7 @@ namespace ssast_edge {
 
 struct PluginAttributes {
   float mean = 0.0F;  // of the raw log-mel
-  float std = 0.5F;
+  float std = 0.0F;   // above 0 in a plugin
   int32_t stride_bins = 0;
   int32_t stride_frames = 0;
 };
@@ -25,7 +24,9 @@ class FusedPatchEmbedPlugin : public nvinfer1::IPluginV3,
                               public nvinfer1::IPluginV3OneBuild,
                               public nvinfer1::IPluginV3OneRuntime {
  public:
-  explicit FusedPatchEmbedPlugin(PluginAttributes const& attributes);
+  explicit FusedPatchEmbedPlugin(PluginAttributes const& attributes) noexcept;
+  FusedPatchEmbedPlugin(FusedPatchEmbedPlugin const&) = delete;  // fields_ point into attributes_
+  FusedPatchEmbedPlugin& operator=(FusedPatchEmbedPlugin const&) = delete;
 
   nvinfer1::IPluginCapability* getCapabilityInterface(
       nvinfer1::PluginCapabilityType type) noexcept override;
@@ -58,17 +59,18 @@ class FusedPatchEmbedPlugin : public nvinfer1::IPluginV3,
   nvinfer1::PluginFieldCollection const* getFieldsToSerialize() noexcept override;
 
  private:
-  bool fits(nvinfer1::Dims const& window, nvinfer1::Dims const& weight,
-            nvinfer1::Dims const& addend) const;
+  // The kernel's shape; false, with a line in the log that says why, when they do not fit.
+  bool shape_of(nvinfer1::Dims const& window, nvinfer1::Dims const& weight,
+                nvinfer1::Dims const& addend, PatchEmbedShape& shape) const noexcept;
 
   PluginAttributes attributes_;
-  std::vector<nvinfer1::PluginField> fields_;
+  std::array<nvinfer1::PluginField, 4> fields_;
   nvinfer1::PluginFieldCollection collection_{};
 };
 
 class FusedPatchEmbedCreator : public nvinfer1::IPluginCreatorV3One {
  public:
-  FusedPatchEmbedCreator();
+  FusedPatchEmbedCreator() noexcept;
 
   nvinfer1::IPluginV3* createPlugin(char const* name, nvinfer1::PluginFieldCollection const* fields,
                                     nvinfer1::TensorRTPhase phase) noexcept override;
@@ -78,7 +80,7 @@ class FusedPatchEmbedCreator : public nvinfer1::IPluginCreatorV3One {
   char const* getPluginNamespace() const noexcept override;
 
  private:
-  std::vector<nvinfer1::PluginField> fields_;
+  std::array<nvinfer1::PluginField, 4> fields_;
   nvinfer1::PluginFieldCollection collection_{};
 };
 

@@ -17,7 +17,8 @@ inline std::vector<PatchEmbedShape> recipe_shapes() {
       {152, 128, 8, 128, 4, 160},   // wake_words
       {98, 128, 2, 128, 2, 192},    // speech_commands_packs
       {128, 128, 2, 128, 2, 192},   // pretrain_packs_frame
-      {128, 16, 16, 16, 16, 192},   // esc10_packs, esc50_packs, pretrain_packs_patch
+      {128, 16, 16, 16, 16, 192},   // esc10_packs, pretrain_packs_patch
+      {256, 16, 32, 16, 32, 128},   // esc50_packs, pretrain_esc50_packs
       {1024, 128, 2, 128, 2, 192},  // pretrain_tiny_frame
       {1024, 16, 16, 16, 16, 192},  // pretrain_tiny_patch
       {1024, 128, 2, 128, 2, 384},  // pretrain_small_frame

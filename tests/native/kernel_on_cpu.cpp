@@ -1,11 +1,12 @@
 // The kernel's own source on a CPU (cuda_on_cpu), against the double reference.
 //
-// kernel_on_cpu: a line a shape; exit status 1 when anything differs. kernel_on_cpu --shapes: the
+// kernel_on_cpu: a line a shape; ends with status 1 at the first that differs. kernel_on_cpu --shapes: the
 // table of the recipes' shapes, a line each, in the order of PatchEmbedShape's members.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -55,7 +56,7 @@ struct Values {
 };
 
 template <typename T>
-bool check(PatchEmbedShape const& shape, int32_t processors, cuda_on_cpu::Order order,
+void check(PatchEmbedShape const& shape, int32_t processors, cuda_on_cpu::Order order,
            size_t shift) {
   constexpr bool kIsHalf = sizeof(T) == 2;
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -101,27 +102,29 @@ bool check(PatchEmbedShape const& shape, int32_t processors, cuda_on_cpu::Order 
               processors == kLargeTiles ? "large" : "small", shape.batch, shape.frames, shape.bins,
               shape.patch_bins, shape.patch_frames, shape.stride_bins, shape.stride_frames,
               shape.dim, shape.prefix, shape.ring_frames, shape.ring_offset, shift, worst);
-  return is_right;
+  if (!is_right) {
+    std::exit(1);
+  }
 }
 
-bool check_all(PatchEmbedShape const& shape, size_t shift = 0) {
+void check_all(PatchEmbedShape const& shape, size_t shift = 0) {
   static int32_t turn = 0;
-  bool is_right = true;
   for (int32_t const processors : {kSmallTiles, kLargeTiles}) {
     auto const order = static_cast<cuda_on_cpu::Order>(turn++ % 3);
-    is_right = check<float>(shape, processors, order, shift) && is_right;
-    is_right = check<__half>(shape, processors, order, shift) && is_right;
+    check<float>(shape, processors, order, shift);
+    check<__half>(shape, processors, order, shift);
   }
-  return is_right;
 }
 
-bool refuses(PatchEmbedShape const& shape) {
+void check_refused(PatchEmbedShape const& shape) {
   bool const is_right =
       ssast_edge::shape_error(shape) != nullptr &&
       ssast_edge::fused_patch_embed(shape, nullptr, nullptr, nullptr, nullptr, TokenType::kFloat,
                                     kMean, kStd, nullptr) == cudaErrorInvalidValue;
   std::printf("%s refused: %s\n", is_right ? "ok  " : "FAIL", ssast_edge::shape_error(shape));
-  return is_right;
+  if (!is_right) {
+    std::exit(1);
+  }
 }
 
 }  // namespace
@@ -136,13 +139,12 @@ int main(int argc, char** argv) {
     }
     return 0;
   }
-  bool is_right = true;
-  // Columns of blocks are alike: fewer of them, an incomplete one where windows are long.
+  // Columns of blocks are alike: fewer of them, one incomplete one where windows are long.
   std::set<std::tuple<int32_t, int32_t, int32_t, int32_t>> seen;
   for (PatchEmbedShape shape : recipes) {
-    shape.dim = std::min<int32_t>(shape.dim, shape.rows() > 100 ? 40 : 192);
+    shape.dim = std::min<int32_t>(shape.dim, shape.rows() > 100 ? 24 : 96);
     if (seen.insert({shape.frames, shape.patch_bins, shape.stride_frames, shape.dim}).second) {
-      is_right = check_all(shape) && is_right;
+      check_all(shape);
     }
   }
   std::vector<PatchEmbedShape> const special = {
@@ -155,10 +157,10 @@ int main(int argc, char** argv) {
       {70, 4, 4, 4, 4, 4, 4, 40, 1, 4, 0},          // more prefix rows than a tile has
   };
   for (PatchEmbedShape const& shape : special) {
-    is_right = check_all(shape) && is_right;
+    check_all(shape);
   }
-  is_right = check_all(special[1], 1) && is_right;  // weights off a 16-byte address
-  for (int32_t i = 0; i < 24; ++i) {
+  check_all(special[1], 1);  // weights off a 16-byte address
+  for (int32_t i = 0; i < 16; ++i) {
     PatchEmbedShape shape{};
     shape.batch = draw(1, 4);
     shape.frames = draw(1, 80);
@@ -171,7 +173,7 @@ int main(int argc, char** argv) {
     shape.prefix = draw(0, 3);
     shape.ring_frames = shape.frames + draw(0, 50);
     shape.ring_offset = draw(0, shape.ring_frames - 1);
-    is_right = check_all(shape, draw(0, 3) == 0 ? 1 : 0) && is_right;
+    check_all(shape, draw(0, 3) == 0 ? 1 : 0);
   }
   for (int32_t PatchEmbedShape::*member :
        {&PatchEmbedShape::batch, &PatchEmbedShape::frames, &PatchEmbedShape::bins,
@@ -179,17 +181,17 @@ int main(int argc, char** argv) {
         &PatchEmbedShape::stride_frames, &PatchEmbedShape::dim, &PatchEmbedShape::ring_frames}) {
     PatchEmbedShape shape = recipes[0];
     shape.*member = 0;
-    is_right = refuses(shape) && is_right;
+    check_refused(shape);
   }
   PatchEmbedShape shape = recipes[0];
   shape.ring_offset = shape.ring_frames;
-  is_right = refuses(shape) && is_right;
+  check_refused(shape);
   shape = recipes[0];
   shape.batch = 1 << 30;
-  is_right = refuses(shape) && is_right;
+  check_refused(shape);
   shape = recipes[0];
   shape.frames = shape.ring_frames = 1 << 30;
-  is_right = refuses(shape) && is_right;
-  std::puts(is_right ? "all right" : "SOMETHING DIFFERS");
-  return is_right ? 0 : 1;
+  check_refused(shape);
+  std::puts("all right");
+  return 0;
 }

@@ -44,6 +44,12 @@ def main(model: str, links: str, plugin: str = "") -> None:
     if found["parsed"]:
         layers = (network.get_layer(i).type.name for i in range(network.num_layers))
         found["layers"] = dict(collections.Counter(layers))
+        for layer in (network.get_layer(i) for i in range(network.num_layers)):
+            if layer.type == trt.LayerType.PLUGIN_V3:
+                found["plugin"] = {
+                    "inputs": [layer.get_input(i).dtype.name for i in range(layer.num_inputs)],
+                    "outputs": [layer.get_output(i).dtype.name for i in range(layer.num_outputs)],
+                }
         config = builder.create_builder_config()
         config.num_compute_capabilities = 1
         config.set_compute_capability(trt.ComputeCapability.SM86, 0)

@@ -62,6 +62,16 @@ void enter() {
   to_scheduler(true);
 }
 
+void prepare(Fibre& fibre) {
+  getcontext(&fibre.context);
+  fibre.context.uc_stack.ss_sp = fibre.stack.data();
+  fibre.context.uc_stack.ss_size = fibre.stack.size();
+  fibre.context.uc_link = nullptr;
+  fibre.is_done = false;
+  fibre.fake_stack = nullptr;
+  makecontext(&fibre.context, enter, 0);
+}
+
 void resume(uint32_t thread) {
   current = thread;
   threadIdx = dim3(thread, 0, 0);
@@ -162,14 +172,7 @@ cudaError_t run(cudaLaunchConfig_t const& config, std::function<void()> const& k
       __asan_poison_memory_region(shared + config.dynamicSmemBytes,
                                   kSharedBytes - config.dynamicSmemBytes);
       for (uint32_t thread = 0; thread < threads; ++thread) {
-        Fibre& fibre = fibres[thread];
-        getcontext(&fibre.context);
-        fibre.context.uc_stack.ss_sp = fibre.stack.data();
-        fibre.context.uc_stack.ss_size = fibre.stack.size();
-        fibre.context.uc_link = nullptr;
-        fibre.is_done = false;
-        fibre.fake_stack = nullptr;
-        makecontext(&fibre.context, enter, 0);
+        prepare(fibres[thread]);
       }
       for (bool is_done = false; !is_done;) {
         if (order == Order::kShuffled) {
