@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from ssast_edge.bundle import MANIFEST, Bundle, ModelFile
-from ssast_edge.cuda import find_gpu
+from ssast_edge.cuda import CudaError, find_gpu
 from ssast_edge.engine_manifest import (
     EngineError,
     EngineManifest,
@@ -132,7 +132,14 @@ def this_machine(plugin: Plugin | None = None, compute_capability: str = "") -> 
     library = load_tensorrt()
     if compute_capability:
         return Machine(library, compute_capability, None, plugin)
-    gpu = find_gpu()
+    try:
+        gpu = find_gpu()
+    except CudaError as error:
+        if library.flavour != "rtx":
+            raise
+        raise CudaError(
+            f"{error}; {library.title} builds for a GPU elsewhere with --compute-capability"
+        ) from error
     return Machine(library, gpu.compute_capability, gpu, plugin)
 
 
@@ -148,42 +155,54 @@ def build_engine(
     EngineError, BackendMissing or CudaError, in one line; an engine that was there stays.
     """
     options = options or BuildOptions()
-    source = bundle.path / model.file
+    source = (bundle.path / model.file).resolve()
     source_sha256 = record_file(source).sha256
-    target = options.out or engine_path(source_sha256, model.precision)
+    target = (options.out or engine_path(source_sha256, model.precision)).absolute()
     plugin = find_plugin(options.plugin) if options.use_plugin else None
     machine = this_machine(plugin, options.compute_capability)
     if not options.rebuild and _is_current(target, machine, source_sha256, options):
         return target
     if target.is_dir():
         raise EngineError(f"{target} is a folder: give a file for the engine")
+    request = BuildRequest(
+        model=str(source),
+        engine="",  # in a folder that is made below
+        precision=model.precision,
+        frames=bundle.window_frames,
+        bins=bundle.fbank.num_mel_bins,
+        labels=len(bundle.labels),
+        batch=options.batch,
+        plugin=str(plugin.path) if plugin else "",
+        plugin_sha256=plugin.sha256 if plugin else "",
+        compute_capability=options.compute_capability,
+        workspace_mb=options.workspace_mb,
+        timing_cache=str((options.timing_cache or _timing_cache(machine)).absolute()),
+    )
+    try:
+        _build(request, target, source_sha256, on_progress)
+    except EngineError as error:
+        kept = "; the engine that was there is kept" if target.exists() else ""
+        raise EngineError(f"{model.precision} engine not built: {error}{kept}") from error
+    except OSError as error:
+        raise EngineError(f"{error.filename or target}: {error.strerror or error}") from error
+    return target
+
+
+def _build(
+    request: BuildRequest,
+    target: Path,
+    source: str,
+    on_progress: Callable[[BuildProgress], None] | None,
+) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     began_s = perf_counter()
     # A sibling, so that the last step is a rename within one file system.
     with TemporaryDirectory(".tmp", f".{target.name}.", target.parent) as temporary:
         folder = Path(temporary)
-        request = BuildRequest(
-            model=str(source),
-            engine=str(folder / "engine"),
-            precision=model.precision,
-            frames=bundle.window_frames,
-            bins=bundle.fbank.num_mel_bins,
-            labels=len(bundle.labels),
-            batch=options.batch,
-            plugin=str(plugin.path) if plugin else "",
-            plugin_sha256=plugin.sha256 if plugin else "",
-            compute_capability=options.compute_capability,
-            workspace_mb=options.workspace_mb,
-            timing_cache=str(options.timing_cache or _timing_cache(machine)),
-        )
-        try:
-            found = run_build(asdict(request), folder, _listener(on_progress))
-        except EngineError as error:
-            kept = "; the engine that was there is kept" if target.exists() else ""
-            raise EngineError(f"{model.precision} engine not built: {error}{kept}") from error
-        manifest = _manifest(folder / "engine", found, source_sha256, model.precision, began_s)
+        request = replace(request, engine=str(folder / "engine"))
+        found = run_build(asdict(request), folder, _listener(on_progress))
+        manifest = _manifest(folder / "engine", found, source, request.precision, began_s)
         write_engine(target, folder / "engine", manifest)
-    return target
 
 
 def _is_current(target: Path, machine: Machine, source: str, options: BuildOptions) -> bool:

@@ -47,6 +47,7 @@ def run_build(
                     stderr=output,
                     pass_fds=[writing],
                     env=dict(environment),
+                    cwd=folder,  # Python looks there first: not for what lies about elsewhere
                     start_new_session=True,  # Ctrl-C is for this process, which ends the other
                 )
             finally:
@@ -86,7 +87,7 @@ def _decoded(lines: IO[str]) -> Iterator[dict[str, Any]]:
 def _death(status: int, last: deque[str], output: IO[bytes]) -> str:
     """Why the process ended, as far as can be told from outside."""
     if status < 0:
-        how = f"was ended by {signal.Signals(-status).name}"
+        how = f"was ended by {_signal_name(-status)}"
         if -status == signal.SIGKILL:
             how += ", as happens when memory runs out"
     else:
@@ -96,3 +97,10 @@ def _death(status: int, last: deque[str], output: IO[bytes]) -> str:
     said = [*last, *printed[-_LAST_LINES:]]
     shown = " | ".join(one_line(line)[:_LINE_CHARACTERS] for line in said) or "nothing"
     return f"the TensorRT process {how}; its last words: {shown}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the many real-time signals
+        return f"signal {number}"
