@@ -305,7 +305,8 @@ def main(path: str, descriptor: str) -> int:
             messages.send("error", message="memory ran out while TensorRT built the engine")
             return 1
         except OSError as error:
-            messages.send("error", message=f"{error.filename}: {error.strerror or error}")
+            where = error.filename or "the engine cannot be written"
+            messages.send("error", message=f"{where}: {error.strerror or error}")
             return 1
     return 0
 
