@@ -1,6 +1,7 @@
 # make demo   hear it work: installs the wheel into .venv (no torch) and runs `ssast-edge demo`
 # make test   every test, in .venv-test (torch and all; some GB and minutes the first time)
 # make check  ruff and mypy, in .venv-test
+# make gpu-check  on a machine with a GPU, a Jetson too: kernel, engines, tests, bench -> results/
 # make clean  remove both environments and what was built
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ TEST := .venv-test
 PACKAGES = $(wildcard ssast_edge train optimize)
 RUNTIME := pyproject.toml LICENSE $(shell find ssast_edge -type f ! -name '*.py[co]' 2>/dev/null)
 
-.PHONY: demo test check lint types clean
+.PHONY: demo test check lint types clean gpu-check
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)/installed.stamp
@@ -17,6 +18,12 @@ demo: $(DEMO)/installed.stamp
 
 test: $(TEST)/installed.stamp $(TEST)/system.stamp
 	$(TEST)/bin/python -m pytest $(PYTEST_ARGS)
+
+# In the active environment, which on a Jetson is the one that has NVIDIA's TensorRT; else in ours.
+gpu-check:
+	@if [ -n "$$VIRTUAL_ENV" ] || [ ! -x $(TEST)/bin/python ]; then \
+	  $(PYTHON) tools/gpu-check $(GPU_CHECK_ARGS); \
+	else $(TEST)/bin/python tools/gpu-check $(GPU_CHECK_ARGS); fi
 
 check: lint types
 
@@ -42,6 +49,8 @@ $(TEST)/installed.stamp: pyproject.toml | $(TEST)/bin/python
 	@$(TEST)/bin/pip install --quiet --disable-pip-version-check -e '.[train,optimize,dev]'
 	@tools/tensorrt-rtx $(TEST)/bin/python || \
 	  echo "(going on: the tests that need TensorRT are skipped)"
+	@tools/tensorrt-headers $(TEST)/bin/python || \
+	  echo "(going on: the tests that compile the TensorRT plugin are skipped)"
 	@touch $@
 
 # Debian's python3 comes without ensurepip, which `python3 -m venv` needs.
