@@ -32,13 +32,15 @@ class Point:
     high: float | None = None
     macs: float | None = None  # of one window
     latency: float | None = None  # CPU time, as a share of the dense model's
+    is_int8: bool = False
 
 
 def plot_trade_off(path: Path, points: Sequence[Point], metric: str) -> Path:
     """Accuracy against MACs, and against latency."""
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    _scatter(left, [(p.macs / 1e6, p) for p in points if p.macs is not None])
+    # INT8 takes the same multiply-accumulates as the float model that it was made from.
+    _scatter(left, [(p.macs / 1e6, p) for p in points if p.macs is not None and not p.is_int8])
     left.set_xlabel("million MACs of one window")
     left.set_ylabel(f"{metric} (%)")
     _scatter(right, [(p.latency, p) for p in points if p.latency is not None])

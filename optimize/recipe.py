@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from optimize.prune import PruneConfig
+from optimize.qat import QatConfig
 from optimize.quantize import QuantizeConfig
 from optimize.students import StudentConfig
 from train.recipe import RecipeError, override, parse
@@ -111,6 +112,7 @@ class OptimizeRecipe:
     prune: PruneConfig | None = None
     distill: StudentConfig | None = None  # after pruning, or instead of it
     quantize: QuantizeConfig | None = None
+    qat: QatConfig | None = None  # fine-tuning under INT8's rounding where a budget is not met
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     baselines: BaselinesConfig | None = None
     bundle: BundleConfig = field(default_factory=BundleConfig)
@@ -133,6 +135,8 @@ class OptimizeRecipe:
             raise ValueError(
                 "[prune] and distill.recipe both say what becomes small: leave one of them out"
             )
+        if self.qat is not None and self.quantize is None:
+            raise ValueError("[qat] helps [quantize]: give that too")
         if self.baselines is not None and self.prune is None:
             raise ValueError("[baselines] are of pruning: give [prune] too")
 

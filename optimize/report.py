@@ -13,7 +13,15 @@ from optimize.document import Section, Table, markdown_tables, write_document
 from optimize.figures import Point, plot_det, plot_sensitivity, plot_trade_off, plot_widths
 from optimize.quantize_report import finite
 from optimize.recipe import OptimizeRecipe
-from optimize.tables import accuracy_table, cost_table, figure, points, rounds_table, track_table
+from optimize.tables import (
+    accuracy_table,
+    cost_table,
+    figure,
+    gains_table,
+    points,
+    rounds_table,
+    track_table,
+)
 from optimize.verdict import arbitrate, find, shipped, targets
 
 __all__ = ["comparison_text", "write_comparison", "write_report"]
@@ -50,7 +58,7 @@ def write_report(out: Path, recipe: OptimizeRecipe, results: Results) -> Path:
     table = {
         "recipe": asdict(recipe),
         "targets": [asdict(target) for target in judged],
-        "verdict": arbitrate(models, _quantization(results)),
+        "verdict": _verdict(models, results),
         "steps": results,
     }
     _write_json(out / "report.json", table)
@@ -81,9 +89,13 @@ def _summary(models: Sequence[Row], results: Results) -> list[str]:
     if small.get("macs") and dense.get("macs"):
         text += f" and {100 * small['macs'] / dense['macs']:.0f} % of its multiply-accumulates"
     lost = [points(entry["lost"]) for _, entry in _places(small) if entry.get("lost")]
-    return [text + (f"; it loses {lost[0]} points of accuracy." if lost else "."), *arbitrate(
-        models, _quantization(results)
-    )]  # fmt: skip
+    text += f"; it loses {lost[0]} points of accuracy." if lost else "."
+    return [text, *_verdict(models, results)]
+
+
+def _verdict(models: Sequence[Row], results: Results) -> list[str]:
+    flavours = results.get("flavours", {})
+    return arbitrate(models, flavours.get("quantization"), flavours.get("arbitration"))
 
 
 def _compared(out: Path, found: Mapping[str, Any]) -> list[Section]:
@@ -129,6 +141,7 @@ def trade_off_points(models: Sequence[Row]) -> list[Point]:
             Point(
                 name, _kind(row["name"]), 100 * accuracy["value"], *ends,
                 macs=row.get("macs"), latency=latency,
+                is_int8=row["precision"] == "int8",
             )
         )  # fmt: skip
     return found
@@ -152,8 +165,11 @@ def _curves(models: Sequence[Row]) -> list[tuple[str, list[tuple[float, float]]]
 
 
 def _steps(out: Path, results: Results) -> list[Section]:
-    rows = [[name, figure(entry["seconds"] / 60, 1)] for name, entry in results.items()]
-    sections = [Section("Steps", tables=[Table(["step", "minutes"], rows)])]
+    minutes = {name: entry["seconds"] / 60 for name, entry in results.items()}
+    spent = ", ".join(f"{name} {value:.1f}" for name, value in minutes.items() if value)
+    notes = [f"Minutes: {spent}; {sum(minutes.values()):.0f} in all."]
+    table = gains_table(results["compare"], minutes)
+    sections = [Section("What each step cost and gained", notes, [table])]
     pruning = results.get("prune", {}).get("pruning")
     if pruning is not None and pruning["rounds"]:
         last = pruning["rounds"][-1]

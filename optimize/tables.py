@@ -112,6 +112,48 @@ def cost_table(found: Found) -> Table:
     return Table(head, cells)
 
 
+def gains_table(found: Found, minutes: Mapping[str, float]) -> Table:
+    """The dense model, what pruning and distilling made of it, and what INT8 made of that.
+
+    Shares are of the dense model's; minutes: of each step, by its name.
+    """
+    models = {row["name"]: row for row in found["models"]}
+    dense = found["models"][0]
+    making = [minutes[name] for name in ("prune", "distill", "qat") if name in minutes]
+    stages = {
+        "dense": (dense, None),
+        "pruned and recovered" if "prune" in minutes else "float": (
+            models.get("small onnx fp32"), sum(making)
+        ),
+        "INT8": (models.get("small onnx int8"), minutes.get("flavours")),
+    }  # fmt: skip
+    head = ["", "minutes", "points of accuracy lost", "points of miss rate lost, equal false "
+            "accepts", "MACs", "parameters", "size", "CPU time"]  # fmt: skip
+    cells = []
+    for name, (row, spent) in stages.items():
+        if row is None:
+            continue
+        entry = next(iter((row.get("track") or {"": row}).values()))
+        shares = [
+            figure(None if not row.get(key) or not dense.get(key) else row[key] / dense[key], 3)
+            for key in ("macs", "parameters", "bytes")
+        ]
+        cells.append(
+            [
+                name,
+                figure(spent, 1),
+                points(entry.get("lost")),
+                points(entry.get("lost_at_equal")),
+                *shares,
+                figure(row["latency"]["ratio"] if row.get("latency") else None, 3),
+            ]
+        )
+    if all(row[3] == "-" for row in cells):  # clips have no false accepts
+        cells = [[*row[:3], *row[4:]] for row in cells]
+        head = [*head[:3], *head[4:]]
+    return Table(head, cells)
+
+
 def rounds_table(pruning: Mapping[str, Any]) -> Table:
     """The dense model and each round of pruning."""
     measures = list(pruning["dense"]["validation"])

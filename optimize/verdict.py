@@ -75,45 +75,43 @@ def targets(models: Sequence[Row], limits: CompareConfig) -> list[Target]:
     return found
 
 
-def arbitrate(models: Sequence[Row], int8: Mapping[str, Any] | None) -> list[str]:
-    """Sentences: which precision ships first on CPUs and on TensorRT, and why."""
+def arbitrate(
+    models: Sequence[Row],
+    int8: Mapping[str, Any] | None,
+    arbitration: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Sentences: which precision ships first on CPUs and on TensorRT, and why.
+
+    int8, arbitration: the reports of quantisation, judged on recordings that are not tested on.
+    """
     small = shipped(models)
     if small is None:
         return []
-    if int8 is None:
+    if int8 is None or arbitration is None:
         return ["Only float was made: the recipe has no [quantize]."]
     on_cpu = {row["precision"]: row for row in models if row["name"].startswith("small onnx")}
     ratio = on_cpu["int8"]["latency"]["ratio"] / on_cpu["fp32"]["latency"]["ratio"]
-    judged = int8["judgement"]
-    change = f"a logit changes by {judged['difference']['mean']:.3f} on average"
-    if judged.get("lost"):
-        change += f", {judged['lost']['value']:.2f} points are lost"
     lines = [
-        f"On CPUs {small['precision']} ships first. On recordings that are not tested on "
-        f"{change}; in this run INT8 takes {ratio:.2f} of the CPU time of the small fp32 model and "
-        f"{on_cpu['int8']['bytes'] / on_cpu['fp32']['bytes']:.2f} of its size. Its form is "
-        f"{int8['form']}: {int8['reason']}."
+        f"On CPUs {small['precision']} ships first: {arbitration['reason']}, judged on recordings "
+        f"that are not tested on. In this run INT8 takes {ratio:.2f} of the CPU time of the small "
+        f"fp32 model and {on_cpu['int8']['bytes'] / on_cpu['fp32']['bytes']:.2f} of its size."
     ]
-    if small["precision"] != "int8":
-        lines.append("INT8 was not faster than fp32 on this CPU, so it comes second.")
-    emulated = [row for row in models if row["name"].startswith("small tensorrt")]
-    if emulated and not any(row["is_native"] for row in emulated):
-        worst = max(emulated, key=lambda row: row["logits"]["mean_difference"])
-        lines.append(
-            "For TensorRT fp16 ships first and INT8 beside it: which of them is faster a GPU has "
-            "to tell, and none was here. As ONNX Runtime computes the same graphs, "
-            + " and ".join(
-                f"{row['precision']} differs by {row['logits']['mean_difference']:.4f} on average "
-                f"(top-1 agreement {100 * row['logits']['top1_agreement']:.1f} %)"
-                for row in emulated
-            )
-            + f" from the dense fp32 model; most does {worst['precision']}."
-        )
-    elif emulated:
-        fastest = min(
-            (row for row in emulated if row["is_native"]), key=lambda row: row["latency"]["ratio"]
-        )
+    native = [r for r in models if r["name"].startswith("small tensorrt") and r["is_native"]]
+    if native:
+        fastest = min(native, key=lambda row: row["latency"]["ratio"])
         lines.append(f"With TensorRT {fastest['precision']} is the fastest in this run.")
+        return lines
+    judged = [row for row in arbitration["rows"] if row["backend"] == "tensorrt"]
+    if judged:
+        shown = " and ".join(
+            f"{row['precision']} changes a logit of the small fp32 model by "
+            f"{row['judgement']['difference']['mean']:.4f} on average"
+            for row in judged
+        )
+        lines.append(
+            f"With TensorRT {judged[0]['precision']} is tried first; whether INT8 is faster there "
+            f"only a GPU can tell, and none was here. As ONNX Runtime computes the graphs, {shown}."
+        )
     return lines
 
 
