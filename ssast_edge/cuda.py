@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ssast_edge.errors import BackendMissing, SsastEdgeError
+from ssast_edge.errors import BackendMissing
+from ssast_edge.errors import CudaError as CudaError
 
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 _INSTALL = "pip install cuda-bindings (CUDA 12: 'cuda-bindings<13'), or use JetPack's pycuda"
@@ -43,10 +44,6 @@ MEANINGS = {
     "CUDA_ERROR_NO_BINARY_FOR_GPU": "the plugin or engine was compiled for other GPUs",
     "CUDA_ERROR_UNKNOWN": "GPU lost, or its driver does not answer",
 }
-
-
-class CudaError(SsastEdgeError):
-    """The GPU, its driver or its memory failed."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ the bundle; an engine that is there and fits is not built again.
 """
 
 import logging
-import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -15,8 +14,16 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
-from ssast_edge.bundle import MANIFEST, Bundle, ModelFile
+from ssast_edge.bundle import Bundle, ModelFile
 from ssast_edge.cuda import CudaError, find_gpu
+from ssast_edge.engine_cache import (
+    SUFFIX,
+    cache_folder,
+    choose_model,
+    engine_path,
+    onnx_sha256,
+    tensorrt_models,
+)
 from ssast_edge.engine_manifest import (
     EngineError,
     EngineManifest,
@@ -29,13 +36,24 @@ from ssast_edge.engine_manifest import (
 from ssast_edge.engine_process import run_build
 from ssast_edge.engine_worker import BuildRequest
 from ssast_edge.integrity import record_file
-from ssast_edge.manifest import read_json
 from ssast_edge.plugins import Plugin, find_plugin
 from ssast_edge.tensorrt_library import load_tensorrt
 
+__all__ = [
+    "SUFFIX",
+    "BuildOptions",
+    "BuildProgress",
+    "build_engine",
+    "cache_folder",
+    "choose_model",
+    "engine_path",
+    "onnx_sha256",
+    "tensorrt_models",
+    "this_machine",
+]
+
 _log = logging.getLogger(__name__)
 
-SUFFIX = ".engine"
 _CAPABILITY = re.compile(r"\d{1,2}\.\d")
 
 
@@ -71,57 +89,6 @@ class BuildProgress:
     phase: str
     step: int
     steps: int
-
-
-def tensorrt_models(bundle: Bundle) -> tuple[ModelFile, ...]:
-    """The models that an engine can be built from, in the bundle's order.
-
-    A bundle that names none for TensorRT still has its fp32 graph for ONNX Runtime.
-    """
-    named = tuple(model for model in bundle.models if model.backend == "tensorrt")
-    fallback = tuple(
-        replace(model, backend="tensorrt")
-        for model in bundle.models
-        if (model.backend, model.precision) == ("onnx", "fp32")
-    )
-    known = {model.precision for model in named}
-    return named + tuple(model for model in fallback[:1] if model.precision not in known)
-
-
-def choose_model(bundle: Bundle, precision: str = "auto") -> ModelFile:
-    """The bundle's model of that precision for TensorRT; "auto" is its first.
-
-    Raises EngineError, naming those that it has.
-    """
-    models = tensorrt_models(bundle)
-    for model in models:
-        if precision in ("auto", model.precision):
-            return model
-    held = ", ".join(model.precision for model in models) or "none"
-    raise EngineError(
-        f"bundle {bundle.path}: no model in {precision} to build an engine from, it has: {held}"
-    )
-
-
-def cache_folder() -> Path:
-    """Where engines and timing caches lie: $XDG_CACHE_HOME or ~/.cache, ssast-edge/engines."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The standard: a path that is not absolute is to be ignored.
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-    return root / "ssast-edge" / "engines"
-
-
-def engine_path(onnx_sha256: str, precision: str) -> Path:
-    """Where the engine of an ONNX file lies when nothing else is asked for."""
-    return cache_folder() / f"{onnx_sha256[:16]}.{precision}{SUFFIX}"
-
-
-def onnx_sha256(bundle: Bundle, model: ModelFile) -> str:
-    """SHA-256 of a model's file: as bundle.json has it, against which it was checked."""
-    files = read_json(bundle.path / MANIFEST)["files"]
-    if model.file not in files:  # a bundle that was put together in memory
-        return record_file(bundle.path / model.file).sha256
-    return str(files[model.file]["sha256"])
 
 
 def this_machine(plugin: Plugin | None = None, compute_capability: str = "") -> Machine:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssast_edge.cuda import Gpu
-from ssast_edge.errors import SsastEdgeError
+from ssast_edge.errors import EngineError as EngineError
 from ssast_edge.integrity import FileRecord, record_file
 from ssast_edge.manifest import ManifestError, from_json, read_json
 from ssast_edge.plugins import Plugin
@@ -18,10 +18,6 @@ SCHEMA_VERSION = 1
 SUFFIX = ".json"  # after the engine's whole name
 # Our plugin; its function, for want of the plugin; or layers, in a graph without that node.
 PATCH_EMBED = ("plugin", "function", "layers")
-
-
-class EngineError(SsastEdgeError):
-    """An engine is missing, does not fit this machine, or cannot be built."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,5 +31,13 @@ class BackendMissing(SsastEdgeError):
     """The library that runs the model is not installed, or no model in the bundle fits it."""
 
 
+class EngineError(SsastEdgeError):
+    """A TensorRT engine is missing, does not fit this machine, or cannot be built or run."""
+
+
+class CudaError(SsastEdgeError):
+    """The GPU, its driver or its memory failed."""
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

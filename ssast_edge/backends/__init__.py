@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssast_edge.bundle import Bundle, ModelFile, replay_golden
-from ssast_edge.cuda import CudaError
-from ssast_edge.engine_manifest import EngineError
-from ssast_edge.errors import BackendMissing
+from ssast_edge.engine_cache import build_command, has_engine, models_for
+from ssast_edge.errors import BackendMissing, CudaError, EngineError
 
 FloatArray = NDArray[np.float32]
 
@@ -112,13 +111,22 @@ def _no_engine(bundle: Bundle, precision: str) -> tuple[str, bool] | None:
 
     TensorRT itself, which takes time and memory to load, is not loaded for it.
     """
-    from ssast_edge.backends.engines import build_command, can_build, has_engine, models_for
-
     if not models_for(bundle, precision):
         return f"the bundle has no model in {precision} for TensorRT", False
     if has_engine(bundle, precision):
         return None
-    return f"no engine was built for TensorRT: {build_command(bundle, precision)}", can_build()
+    return f"no engine was built for TensorRT: {build_command(bundle, precision)}", _can_build()
+
+
+def _can_build() -> bool:
+    """Whether NVIDIA's driver and TensorRT seem to be here; neither is loaded for it."""
+    from ssast_edge.cuda import driver_version
+
+    if not driver_version():
+        return False
+    from ssast_edge.tensorrt_library import is_installed
+
+    return is_installed()
 
 
 def _open_tensorrt(

@@ -1,21 +1,19 @@
 """Finds the engine of a bundle's model that fits this machine, and opens it."""
 
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssast_edge.backends.tensorrt import TensorrtBackend
 from ssast_edge.bundle import Bundle, ModelFile
-from ssast_edge.cuda import driver_version, open_cuda
-from ssast_edge.engine import (
-    BuildOptions,
-    build_engine,
-    cache_folder,
+from ssast_edge.cuda import open_cuda
+from ssast_edge.engine import BuildOptions, build_engine, this_machine
+from ssast_edge.engine_cache import (
+    build_command,
     engine_path,
+    models_for,
     onnx_sha256,
     tensorrt_models,
-    this_machine,
 )
 from ssast_edge.engine_manifest import (
     EngineError,
@@ -26,7 +24,7 @@ from ssast_edge.engine_manifest import (
     read_manifest,
 )
 from ssast_edge.plugins import Plugin, find_same_plugin, load_plugin
-from ssast_edge.tensorrt_library import CollectedLog, TensorRt, is_installed, make_logger
+from ssast_edge.tensorrt_library import CollectedLog, TensorRt, make_logger
 
 
 @dataclass(frozen=True)
@@ -98,26 +96,6 @@ def open_engine(bundle: Bundle, found: FoundEngine) -> TensorrtBackend:
         raise
 
 
-def models_for(bundle: Bundle, precision: str = "auto") -> list[ModelFile]:
-    """The bundle's models that an engine of that precision can be built from."""
-    return [m for m in tensorrt_models(bundle) if precision in ("auto", m.precision)]
-
-
-def has_engine(bundle: Bundle, precision: str = "auto") -> bool:
-    """Whether an engine was ever built for one of the models, fitting or not."""
-    if not cache_folder().is_dir():
-        return False
-    return any(
-        engine_path(onnx_sha256(bundle, model), model.precision).exists()
-        for model in models_for(bundle, precision)
-    )
-
-
-def can_build() -> bool:
-    """Whether TensorRT and NVIDIA's driver seem to be here; neither is loaded for it."""
-    return is_installed() and bool(driver_version())
-
-
 def _fitting(bundle: Bundle, model: ModelFile, machine: Machine) -> FoundEngine:
     source = onnx_sha256(bundle, model)
     path = engine_path(source, model.precision)
@@ -137,9 +115,3 @@ def _fitting(bundle: Bundle, model: ModelFile, machine: Machine) -> FoundEngine:
 def _advised(bundle: Bundle, complaints: list[EngineError], precision: str) -> EngineError:
     said = "; ".join(str(complaint) for complaint in complaints)
     return EngineError(f"{said}; build it: {build_command(bundle, precision)}, or add --rebuild")
-
-
-def build_command(bundle: Bundle, precision: str) -> str:
-    """What to type to build an engine."""
-    command = f"ssast-edge build {shlex.quote(str(bundle.path))}"
-    return command if precision == "auto" else f"{command} --precision {precision}"

@@ -105,6 +105,8 @@ def model_options(
 
     Nothing is told where nothing was asked for and nothing else could have been taken.
     """
+    if rebuild and backend == "onnx":
+        raise click.UsageError("--rebuild is for TensorRT: leave it out with --backend onnx")
 
     def tell(choice: "Choice") -> None:
         if backend is not None or choice.is_notable:
