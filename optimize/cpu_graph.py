@@ -196,29 +196,7 @@ class _Writer:
             ends = [self._integers(f"{name}.{n}", v) for n, v in
                     (("from", [0, 0]), ("to", [used, rows * bins]), ("axes", [1, 2]))]  # fmt: skip
             x = self._node("Slice", f"{name}.cut", [x, *ends])
-        if is_whole_column:
-            steps = frames // stride_frames
-            shape = [used // stride_frames, stride_frames * bins]
-            x = self._node("Reshape", f"{name}.rows", [x, self._integers(f"{name}.shape", shape)])
-            shifted = [
-                self._node(
-                    "Slice",
-                    f"{name}.slice{i}",
-                    [
-                        x,
-                        self._integers(f"{name}.from{i}", [i]),
-                        self._integers(f"{name}.to{i}", [i + columns]),
-                    ],
-                )
-                for i in range(steps if steps > 1 else 0)
-            ]
-            x = self._node("Concat", f"{name}.columns", shifted, axis=1) if shifted else x
-        else:
-            shape = self._integers(f"{name}.shape", [columns, frames, rows, bins])
-            x = self._node("Reshape", f"{name}.blocks", [x, shape])
-            x = self._node("Transpose", f"{name}.turned", [x], perm=[0, 2, 1, 3])
-            flat = self._integers(f"{name}.flat", [columns * rows, frames * bins])
-            x = self._node("Reshape", f"{name}.columns", [x, flat])
+        x = self._columns(x, used, frames, bins) if is_whole_column else self._squares(x)
         flat_weight = weight.reshape(frames * bins, dim)
         if is_float:
             added = self._addend(addend, flat_weight)
@@ -235,6 +213,30 @@ class _Writer:
             domain=_MICROSOFT,
         )
         return self._node("Add", f"{name}.add", [product, added])
+
+    def _columns(self, x: str, used: int, frames: int, bins: int) -> str:
+        """(1, used, F) to (patches, frames * bins): rows of a stride each, side by side."""
+        name, stride, count = PATCH_EMBED, self.ast.strides[1], self.ast.grid[1]
+        shape = self._integers(f"{name}.shape", [used // stride, stride * bins])
+        x = self._node("Reshape", f"{name}.rows", [x, shape])
+        steps = frames // stride
+        if steps == 1:
+            return x
+        shifted = []
+        for i in range(steps):
+            ends = [self._integers(f"{name}.{end}{i}", [value])
+                    for end, value in (("from", i), ("to", i + count))]  # fmt: skip
+            shifted.append(self._node("Slice", f"{name}.slice{i}", [x, *ends]))
+        return self._node("Concat", f"{name}.columns", shifted, axis=1)
+
+    def _squares(self, x: str) -> str:
+        """(1, T, F) to (patches, frames * bins) of patches that lie apart."""
+        name, (rows, columns), (bins, frames) = PATCH_EMBED, self.ast.grid, self.ast.strides
+        shape = self._integers(f"{name}.shape", [columns, frames, rows, bins])
+        blocks = self._node("Reshape", f"{name}.blocks", [x, shape])
+        turned = self._node("Transpose", f"{name}.turned", [blocks], perm=[0, 2, 1, 3])
+        flat = self._integers(f"{name}.flat", [columns * rows, frames * bins])
+        return self._node("Reshape", f"{name}.columns", [turned, flat])
 
     def _convolution(self, weight: FloatArray, addend: FloatArray) -> str:
         """Patches that overlap in both directions: in float, a copy of each would cost more."""

@@ -47,12 +47,17 @@ def fake_quantise(
     for name, module in quantisable(model):
         if name in excluded or (is_signed and name == PATCH_EMBED):
             continue
-        module.grid = Grid(*ranges[name], is_signed, weight_bits)
+        grid = Grid(*ranges[name], is_signed, weight_bits)
+        # The class changes and not the module: state, copies and optimisers see no difference.
         if isinstance(module, PatchEmbed):
-            module.statistics = float(model.mean), float(model.std)  # type: ignore[assignment]
             module.__class__ = _RoundedPatchEmbed
+            assert isinstance(module, _RoundedPatchEmbed)
+            module.statistics = float(model.mean), float(model.std)
+            module.grid = grid
         else:
             module.__class__ = _RoundedLinear
+            assert isinstance(module, _RoundedLinear)
+            module.grid = grid
 
 
 def undo(model: Classifier) -> None:

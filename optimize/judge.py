@@ -211,7 +211,8 @@ class Judge:
         if labelled.metric == "mAP":
             return scores
         same = scores.argmax(axis=1) == labelled.targets.argmax(axis=1)
-        return same[:, None].astype(np.float32)
+        column: Floats = same[:, None].astype(np.float32)
+        return column
 
 
 def run_windows(graph: onnx.ModelProto, windows: Floats) -> Floats:
@@ -233,9 +234,11 @@ def _clip_scores(logits: Floats, owners: NDArray[np.intp], bundle: Bundle) -> Fl
         scores = 1 / (1 + np.exp(-logits))
     firsts = np.flatnonzero(np.diff(owners, prepend=-1))
     if bundle.task == "keyword-spotting":
-        return np.maximum.reduceat(scores, firsts, axis=0)
+        highest: Floats = np.maximum.reduceat(scores, firsts, axis=0)
+        return highest
     counts = np.bincount(owners)[:, None]
-    return (np.add.reduceat(scores, firsts, axis=0) / counts).astype(np.float32)
+    mean: Floats = (np.add.reduceat(scores, firsts, axis=0) / counts).astype(np.float32)
+    return mean
 
 
 def _placed(features: Floats, length: int) -> Floats:

@@ -21,7 +21,14 @@ from optimize.calibration import CalibrationError, calibrate
 from optimize.exported import read_ast
 from optimize.fake_quant import fake_quantise
 from optimize.judge import Recordings
-from optimize.quantize import QuantizeConfig, float_model, layer_ranges
+from optimize.quantize import (
+    BudgetError,
+    QuantizeConfig,
+    QuantizeResult,
+    float_model,
+    layer_ranges,
+    quantize_bundle,
+)
 from optimize.recovery import (
     ClassifierRecipe,
     DistillConfig,
@@ -31,13 +38,19 @@ from optimize.recovery import (
     open_data,
     recover,
 )
-from ssast_edge.bundle import load_bundle
+from ssast_edge.bundle import Bundle, load_bundle
 from train.checkpoint import load_classifier
 from train.engine import Machine, open_machine
 from train.export import export_bundle
 from train.task import Places
 
-__all__ = ["QatConfig", "quantization_aware", "ranges_of_checkpoint"]
+__all__ = [
+    "QatConfig",
+    "WithinBudget",
+    "quantization_aware",
+    "quantize_within_budget",
+    "ranges_of_checkpoint",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +113,52 @@ def quantization_aware(
         teacher=load_teacher(checkpoint, recipe, opened.record.classes),
         distill=config.distill,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithinBudget:
+    """A checkpoint whose INT8 graphs keep the budget."""
+
+    checkpoint: Path  # the one given, or the tuned one
+    is_tuned: bool
+    bundle: Bundle  # its float export
+    quantized: QuantizeResult
+
+
+def quantize_within_budget(
+    checkpoint: Path,
+    manifest: Path,
+    out: Path,
+    *,
+    places: Places,
+    machine: Machine,
+    config: QatConfig | None = None,
+    quantize: QuantizeConfig | None = None,
+) -> WithinBudget:
+    """Quantise a checkpoint's export below `out`; where the budget cannot be met, tune it first.
+
+    A tuned model is judged against the float model that was given. Raises BudgetError when not
+    even tuning helps.
+    """
+    quantize = quantize or QuantizeConfig()
+    export_bundle(checkpoint, out / "float")
+    reference = load_bundle(out / "float")
+    try:
+        found = quantize_bundle(reference, manifest, out / "int8", quantize)
+    except BudgetError as error:
+        tqdm.write(f"tuning under INT8's rounding: {error}")
+    else:
+        return WithinBudget(
+            checkpoint=checkpoint, is_tuned=False, bundle=reference, quantized=found
+        )
+    tuned = quantization_aware(
+        checkpoint, manifest, out / "qat", places=places, machine=machine, config=config,
+        quantize=quantize,
+    )  # fmt: skip
+    export_bundle(tuned, out / "tuned")
+    bundle = load_bundle(out / "tuned")
+    found = quantize_bundle(bundle, manifest, out / "int8-tuned", quantize, reference=reference)
+    return WithinBudget(checkpoint=tuned, is_tuned=True, bundle=bundle, quantized=found)
 
 
 def ranges_of_checkpoint(

@@ -28,6 +28,7 @@ from ssast_edge.bundle import Bundle
 from train.export import LOG_MEL_FLOOR
 
 __all__ = [
+    "BudgetError",
     "CalibrationError",
     "Difference",
     "QuantizeConfig",
@@ -91,13 +92,23 @@ class QuantizeResult:
     report: QuantizeReport
 
 
+class BudgetError(CalibrationError):
+    """The budget cannot be met; the message says how near it came."""
+
+
 def quantize_bundle(
-    bundle: Bundle, manifest: Path, out: Path, config: QuantizeConfig | None = None
+    bundle: Bundle,
+    manifest: Path,
+    out: Path,
+    config: QuantizeConfig | None = None,
+    *,
+    reference: Bundle | None = None,
 ) -> QuantizeResult:
     """Quantise the bundle's fp32 ONNX model below `out`, whole or not at all.
 
-    Raises CalibrationError when the budget cannot be met (say how near it came) or no audio can
-    be had, NotOurGraph for a model that `train export` did not write.
+    reference: whose float model the budget is measured against, for one that was tuned since.
+    Raises BudgetError when the budget cannot be met, CalibrationError when no audio can be had,
+    NotOurGraph for a model that `train export` did not write.
     """
     config = config or QuantizeConfig()
     source = float_model(bundle)
@@ -112,7 +123,8 @@ def quantize_bundle(
     labelled = None
     if config.points_budget is not None:
         labelled = recordings.labelled(config.labelled_clips)
-    judge = Judge(bundle, graph, windows[judged], labelled, seed=config.seed)
+    wanted = graph if reference is None else onnx.load(float_model(reference))
+    judge = Judge(bundle, wanted, windows[judged], labelled, seed=config.seed)
 
     def builder(form: str, thresholds: dict[str, float], bits: int) -> Build:
         ranges = seen.ranges(thresholds)
@@ -242,10 +254,10 @@ def _meet_budget(
     while not is_within(found, config):
         if len(excluded) + 1 >= len(order):
             lost = f" and {found.lost.value:.2g} points are lost" if found.lost else ""
-            raise CalibrationError(
+            raise BudgetError(
                 f"the budget cannot be met: with all layers but {order[-1]} float, logits still "
                 f"change by {found.difference.mean:.3g} on average{lost}; give a larger budget, "
-                "or tune with `qat`"
+                "or tune under INT8's rounding (optimize.qat)"
             )
         excluded = order[: len(excluded) + 1]
         found = judge.judge(build(excluded))
