@@ -148,9 +148,7 @@ def prune(
         distill=DistillConfig(teacher_share=teacher_share),
     )  # fmt: skip
     places, machine = _places_and_machine(options)
-    done = run(
-        checkpoint, out, config, places=places, machine=machine, teacher=teacher, say=_say
-    )
+    done = run(checkpoint, out, config, places=places, machine=machine, teacher=teacher, say=_say)
     click.echo(f"{done}")
 
 
@@ -367,7 +365,7 @@ def compare(
     data: Path,
     cache: Path,
     manifest: Path | None,
-    split: str,
+    split: Any,
     fold: int,
     conditions: tuple[str, ...],
     latency_only: bool,

@@ -51,7 +51,8 @@ class Chain:
         say: Callable[[str], object],
         expected: tuple[type[Exception], ...] = (),
     ) -> None:
-        self.out, self._say, self._expected = out, say, (*_EXPECTED, *expected)
+        self.out, self._say = out, say
+        self._expected: tuple[type[Exception], ...] = (*_EXPECTED, *expected)
         self.done: dict[str, Done] = {}
 
     def do(

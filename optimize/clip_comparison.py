@@ -97,7 +97,10 @@ def logit_differences(wanted: Floats, found: Floats, activation: str) -> dict[st
 def decisions(logits: Floats, activation: str) -> NDArray[np.intp]:
     """(W,) number of the highest label; where labels are independent, -1 below a score of 0.5."""
     highest: NDArray[np.intp] = logits.argmax(axis=1)
-    return highest if activation == "softmax" else np.where(logits.max(axis=1) >= 0, highest, -1)
+    if activation == "softmax":
+        return highest
+    decided: NDArray[np.intp] = np.where(logits.max(axis=1) >= 0, highest, -1)
+    return decided
 
 
 def _clip_scores(logits: Floats, owners: Sequence[int], activation: str) -> Floats:
@@ -115,7 +118,8 @@ def _clip_scores(logits: Floats, owners: Sequence[int], activation: str) -> Floa
 
 
 def _right(scores: Floats, targets: Floats) -> NDArray[np.float64]:
-    return (scores.argmax(axis=1) == targets.argmax(axis=1)).astype(np.float64)
+    right: NDArray[np.bool_] = scores.argmax(axis=1) == targets.argmax(axis=1)
+    return right.astype(np.float64)
 
 
 def _loss(

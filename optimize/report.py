@@ -134,12 +134,14 @@ def trade_off_points(models: Sequence[Row]) -> list[Point]:
         accuracy = entry.get("accuracy") or entry.get("mAP")
         if accuracy is None:
             continue
-        ends = [None if accuracy[end] is None else 100 * accuracy[end] for end in ("low", "high")]
+        low, high = (
+            None if accuracy[end] is None else 100 * accuracy[end] for end in ("low", "high")
+        )
         latency = row["latency"]["ratio"] if row.get("latency") else None
         name = row["name"].replace(" onnx", "")
         found.append(
             Point(
-                name, _kind(row["name"]), 100 * accuracy["value"], *ends,
+                name, _kind(row["name"]), 100 * accuracy["value"], low, high,
                 macs=row.get("macs"), latency=latency,
                 is_int8=row["precision"] == "int8",
             )

@@ -190,8 +190,10 @@ class _Run:
         }
 
         def work(folder: Path) -> dict[str, Any]:
-            settings = {"task": self.recipe.bundle.task, "hop_ms": self.recipe.bundle.hop_ms}
-            export_bundle(small, folder / "bundle", provenance=origin(), **settings)
+            export_bundle(
+                small, folder / "bundle", provenance=origin(), task=self.recipe.bundle.task,
+                hop_ms=self.recipe.bundle.hop_ms,
+            )  # fmt: skip
             return {"bundle": "bundle"}
 
         return self.chain.do("export", inputs, work)

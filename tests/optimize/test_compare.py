@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_a_clip_is_right_without_misses_and_false_accepts() -> None:
     assert clips_right(track, score).tolist() == [1, 0, 0]
 
 
-def row(name: str, ratio: float, lost: float, miss: float | None = None) -> dict[str, object]:
+def row(name: str, ratio: float, lost: float, miss: float | None = None) -> dict[str, Any]:
     estimate = {"value": lost, "low": lost - 0.01, "high": lost + 0.01}
     entry: dict[str, object] = {"lost": estimate}
     if miss is not None:
@@ -91,7 +92,7 @@ def row(name: str, ratio: float, lost: float, miss: float | None = None) -> dict
 
 
 def test_targets_are_judged_by_what_ships() -> None:
-    models = [
+    models: list[dict[str, Any]] = [
         row("dense onnx fp32", 1.0, 0.0, 0.0),
         row("small onnx int8", 0.3, 0.004, 0.02),
         row("small onnx fp32", 0.6, 0.001, 0.0),
