@@ -20,15 +20,18 @@ if not all(
 
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
+import onnxruntime  # noqa: E402
 import torch  # noqa: E402
 
 from optimize.calibration import calibrate  # noqa: E402
 from optimize.precision import half_graph, tensorrt_int8, with_any_batch  # noqa: E402
+from ssast_edge.backends.engines import find_engine, open_engine  # noqa: E402
 from ssast_edge.bundle import Bundle, write_bundle  # noqa: E402
 from ssast_edge.engine import BuildOptions, build_engine, choose_model  # noqa: E402
 from ssast_edge.engine_manifest import EngineError, read_manifest  # noqa: E402
 from ssast_edge.fbank import FbankConfig  # noqa: E402
 from ssast_edge.plugins import find_plugin  # noqa: E402
+from tests.ssast_edge.cuda_driver.library import has_gpu  # noqa: E402
 from train.model import SIZES, Classifier, Encoder, EncoderConfig  # noqa: E402
 from train.onnx_graph import build_graph, strip_functions  # noqa: E402
 
@@ -163,3 +166,32 @@ def test_a_graph_without_function_and_plugin_says_what_is_missing(
     with pytest.raises(EngineError, match="needs the plugin library, and there is none: give it"):
         build_engine(bare, choose_model(bare), options)
     assert not (tmp_path / "x.engine").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not has_gpu(), reason="no NVIDIA driver on this machine")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_engine_with_our_plugin_gives_what_onnx_runtime_gives(
+    precision: str,
+    bundle: Bundle,
+    build: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    model = choose_model(bundle, precision)
+    build_engine(bundle, model, BuildOptions(plugin=build / "libssast_edge_plugin.so"))
+    backend = open_engine(bundle, find_engine(bundle, precision=precision))
+    reference = onnxruntime.InferenceSession(
+        (bundle.path / model.file).read_bytes(), providers=["CPUExecutionProvider"]
+    )
+    rng = np.random.default_rng(1)
+    frames = rng.normal(-4, 4, (64 + 40, 128)).astype(np.float32)
+    for start in range(0, 40, 4):
+        window = np.ascontiguousarray(frames[start : start + 64])
+        (wanted,) = reference.run(["logits"], {"fbank": window[np.newaxis]})
+        logits = backend.infer(window, new_frames=4 if start else None)
+        # Random weights give logits of about 1; half precision and INT8 round.
+        allowed = {"fp32": 1e-3, "fp16": 0.02, "int8": 0.05}[precision]
+        np.testing.assert_allclose(logits, wanted[0], atol=allowed)
+    backend.close()
