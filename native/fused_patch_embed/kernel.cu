@@ -30,8 +30,8 @@ struct Plan {
   int32_t tiles;        // of patches; the blocks behind them copy prefix rows
   int32_t piece_bins;   // of a patch, at a time
   int32_t piece_frames;
-  int32_t lanes;   // threads of a warp, a power of two, that read bins of one row
-  bool is_vector;  // weights in groups of 8 that never cross the end of a piece
+  int32_t lane_bits;  // 2^lane_bits threads of a warp read bins of one row
+  bool is_vector;     // weights in groups of 8 that never cross the end of a piece
   float mean;
   float scale;
 };
@@ -59,16 +59,17 @@ struct Piece {
 template <typename Tile, typename T, int32_t kPack>
 __device__ inline void cut(Plan const& plan, Piece const& piece, Origin const* origins,
                            float const* __restrict__ window, T* patches) {
-  int32_t const lane = static_cast<int32_t>(threadIdx.x) & (plan.lanes - 1);
-  int32_t const first = static_cast<int32_t>(threadIdx.x) / plan.lanes;
+  int32_t const lanes = 1 << plan.lane_bits;
+  int32_t const lane = static_cast<int32_t>(threadIdx.x) & (lanes - 1);
+  int32_t const first = static_cast<int32_t>(threadIdx.x) >> plan.lane_bits;
   int32_t const ring = plan.shape.ring_frames;
 #pragma unroll 1
-  for (int32_t row = first; row < Tile::kRows; row += kThreads / plan.lanes) {
+  for (int32_t row = first; row < Tile::kRows; row += kThreads >> plan.lane_bits) {
     Origin const origin = origins[row];
     T* const target = patches + row * Tile::kPitch;
     float const* const source = window + origin.pixel + piece.bin;
 #pragma unroll kPack > 2 ? 2 : 4
-    for (int32_t bin = lane; bin < piece.bins; bin += plan.lanes) {
+    for (int32_t bin = lane; bin < piece.bins; bin += lanes) {
 #pragma unroll 1
       for (int32_t frame = 0; frame < piece.frames; frame += kPack) {
         Pack<T, kPack> pack;
@@ -88,7 +89,7 @@ __device__ inline void cut(Plan const& plan, Piece const& piece, Origin const* o
     }
     // The rest of the last group: read, and multiplied by zeros.
     for (int32_t k = piece.length + lane; k < (piece.length + kGroup - 1) / kGroup * kGroup;
-         k += plan.lanes) {
+         k += lanes) {
       target[k] = from_float<T>(0.0F);
     }
   }
@@ -277,7 +278,9 @@ cudaError_t launch(Plan plan, float const* window, void const* weight, void cons
                               : is_one || plan.piece_bins * plan.piece_frames % kGroup == 0;
   plan.is_vector = plan.pixels % kGroup == 0 && is_grouped &&
                    reinterpret_cast<uintptr_t>(weight) % sizeof(uint4) == 0;
-  for (plan.lanes = 1; plan.lanes < std::min(plan.piece_bins, 32); plan.lanes *= 2) {
+  plan.lane_bits = 0;
+  while (plan.lane_bits < 5 && 1 << plan.lane_bits < plan.piece_bins) {
+    ++plan.lane_bits;
   }
   int64_t const copies = static_cast<int64_t>(plan.shape.batch) * plan.shape.prefix;
   cudaLaunchConfig_t config{};

@@ -23,8 +23,18 @@ from optimize.precision import half_graph, tensorrt_int8  # noqa: E402
 from train.model import SIZES, Classifier, Encoder, EncoderConfig  # noqa: E402
 from train.onnx_graph import FUSED_PATCH_EMBED, build_graph, strip_functions  # noqa: E402
 
-PATCH = {"patch_bins": 16, "patch_frames": 16, "stride_bins": 16, "stride_frames": 16}
-FRAME = {"patch_bins": 128, "patch_frames": 2, "stride_bins": 128, "stride_frames": 2}
+PATCH: dict[str, Any] = {
+    "patch_bins": 16,
+    "patch_frames": 16,
+    "stride_bins": 16,
+    "stride_frames": 16,
+}
+FRAME: dict[str, Any] = {
+    "patch_bins": 128,
+    "patch_frames": 2,
+    "stride_bins": 128,
+    "stride_frames": 2,
+}
 
 needs_rtx = pytest.mark.skipif(
     not all(
@@ -37,7 +47,7 @@ needs_rtx = pytest.mark.skipif(
 
 def export(
     path: Path,
-    layout: dict[str, int],
+    layout: dict[str, Any],
     size: str,
     *,
     batch: int | None,
@@ -45,8 +55,9 @@ def export(
     precision: str = "fp32",
 ) -> None:
     torch.manual_seed(0)
+    sizes: dict[str, Any] = {**SIZES[size], "depth": 2, **layout}
     config = EncoderConfig(
-        num_frames=64, num_mel_bins=128, **{**SIZES[size], "depth": 2}, **layout
+        num_frames=64, num_mel_bins=128, **sizes
     )  # fmt: skip
     graph = build_graph(Classifier(Encoder(config), 5, mean=-4.0, std=4.0), batch=batch)
     if precision == "fp16":
@@ -101,7 +112,7 @@ def test_the_kernels_program_runs_or_says_that_there_is_no_gpu(build: Path) -> N
     ids=["tiny patch", "tiny frame, any batch", "small patch"],
 )
 def test_tensorrt_builds_the_graph_from_its_function(
-    layout: dict[str, int], size: str, batch: int | None, tmp_path: Path
+    layout: dict[str, Any], size: str, batch: int | None, tmp_path: Path
 ) -> None:
     export(tmp_path / "m.onnx", layout, size, batch=batch, stripped=False)
     found = parse(tmp_path / "m.onnx", tmp_path)
@@ -132,7 +143,7 @@ def test_tensorrt_builds_the_graph_from_its_function(
     ],
 )
 def test_tensorrt_takes_our_plugin(
-    layout: dict[str, int],
+    layout: dict[str, Any],
     size: str,
     batch: int | None,
     precision: str,
