@@ -6,6 +6,7 @@ What a version can do is asked of the module itself (`hasattr`), never looked up
 import ctypes
 import importlib
 import importlib.util
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ssast_edge.errors import BackendMissing
+
+_log = logging.getLogger(__name__)
 
 # Python modules in the order in which they are tried, and what each is.
 FLAVOURS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx", "tensorrt_rtx_bindings": "rtx"}
@@ -125,6 +128,8 @@ class CollectedLog:
         """Take one line."""
         if line.severity == "verbose":
             return
+        level = logging.INFO if line.severity == "warning" else logging.DEBUG
+        _log.log(level, "TensorRT: %s", line.text)  # errors are raised by whoever asked
         self.last.append(line)
         if line.severity in ("error", "internal error"):
             self.errors.append(line.text)
