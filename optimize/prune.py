@@ -98,6 +98,13 @@ class PruneConfig:
                 f"importance must be one of {', '.join(METHODS)}, got {self.importance!r}"
             )
 
+    @property
+    def has_goal(self) -> bool:
+        """Whether anything says how small the model is to be."""
+        limits = self.limits
+        goals = self.macs, self.latency_ms, self.latency, self.sparse
+        return any(goals) or any((limits.depth, limits.heads, limits.dim))
+
 
 def prune(
     checkpoint: Path,
@@ -114,6 +121,10 @@ def prune(
     teacher: instead of the dense model. say: takes a line after each stage. PruneError when the
     budget cannot be met: what earlier rounds gave stays.
     """
+    if not config.has_goal:
+        raise PruneError(
+            "nothing to prune to: give macs, latency or latency_ms, or depth, heads, dim or sparse"
+        )
     dense, state = load_classifier(checkpoint)
     recipe = classifier_recipe(state.recipe, checkpoint)
     config.limits.check(dense.encoder.config)

@@ -115,6 +115,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     [
         ({"macs": 0.01}, r"share of 0\.01 of the MACs cannot be met: .* leaves is 0\.\d+"),
         ({"latency_ms": 1e-4, "macs": 0.0}, r"latency of 0\.0001 ms cannot be met: the dense"),
+        ({"macs": 0.0}, "nothing to prune to: give macs, latency or latency_ms, or depth"),
         ({"limits": Limits(heads=3)}, "heads = 3 asks for more heads a block than .* has: 2"),
         ({"limits": Limits(depth=3)}, "depth = 3 asks for more blocks than the model has: 2"),
     ],
