@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 for _module in ("torch", "lightning_fabric", "safetensors", "matplotlib", "scipy", "onnx"):
     pytest.importorskip(_module, reason=f"{_module} is not installed (extra: optimize)")
 
+from benchmarks import small_models  # noqa: E402
 from optimize.__main__ import main  # noqa: E402
 from ssast_edge.backends import open_backend  # noqa: E402
 from ssast_edge.bundle import load_bundle  # noqa: E402
@@ -97,6 +98,22 @@ def test_the_report_holds_the_figures_of_each_model(done: tuple[Path, Result]) -
     assert [target["is_met"] in (True, False) for target in table["targets"]] == [True] * len(
         table["targets"]
     )
+
+
+def test_the_benchmark_of_small_models_times_a_run(
+    done: tuple[Path, Result], recipe: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "small.json"
+    arguments = [done[0], "--rounds", 4, "--json", target]
+    result = CliRunner().invoke(small_models.main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(target.read_text())["models"]
+    assert row["small_bytes"] < row["dense_bytes"]
+    assert 0 < row["of_eager"] < row["of_dense"]
+    assert row["of_authors"] is None, "their code was not given"
+    result = CliRunner().invoke(small_models.main, [str(tmp_path)])
+    assert result.exit_code == 1
+    assert "no finished" in result.stderr
 
 
 class Page(HTMLParser):
@@ -214,3 +231,26 @@ def test_a_recipe_that_makes_nothing_small_is_refused(places: Places, tmp_path: 
     path.write_text('name = "x"\ncheckpoint = "y"\n')
     assert "nothing would become smaller" in only_line(invoke("run", path, *options(places)))
     assert "no such recipe" in only_line(invoke("run", tmp_path / "no.toml", *options(places)))
+
+
+def test_triggers_of_keywords_are_chosen_on_what_ships(
+    tiny_keywords: tuple[Path, Places], tmp_path: Path
+) -> None:
+    checkpoint, places = tiny_keywords
+    path = tmp_path / "keywords.toml"
+    path.write_text(
+        f"name = 'tones-small'\ncheckpoint = '{checkpoint}'\n[quantize]\nwindows = 12\n"
+        "logit_budget = 9.0\nrounds = 4\n[compare]\nrounds = 4\ndense_int8 = false\n"
+    )
+    result = invoke("run", path, "--out", tmp_path / "out", *options(places), "--jobs", 1)
+    assert result.exit_code == 0, result.output
+    bundle = load_bundle(tmp_path / "out" / "bundle")
+    assert bundle.provenance["validation"]["triggers"]["alexa"]["threshold"] == (
+        bundle.triggers["alexa"].threshold
+    )
+    table = json.loads((tmp_path / "out" / "report.json").read_text())
+    names = [target["name"] for target in table["targets"]]
+    assert "points of miss rate lost at equal false accepts, clean" in names
+    assert (tmp_path / "out" / "figures" / "det.png").is_file()
+    calibrated = (tmp_path / "out" / "steps").glob("flavours-*/calibration.csv")
+    assert ",test," not in next(calibrated).read_text()
