@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from ssast_edge.audio import read_audio
 from ssast_edge.bundle import load_bundle
@@ -56,10 +57,14 @@ def choose_triggers(
         raise ValueError(
             f"no validation recording of {', '.join(sorted(unsaid))}: no trigger can be chosen"
         )
-    runs: list[tuple[HopScores, Track]] = [
-        (run_bundle(bundle, samples), track) for samples in conditions.values()
-    ]
-    triggers = {label: choose_trigger(runs, label)[0] for label in bundle.labels}
+    runs: list[tuple[HopScores, Track]] = []
+    for name, samples in conditions.items():
+        title = f"validation track, {name}"
+        with tqdm(total=len(samples), desc=title, unit="sample", unit_scale=True) as progress:
+            runs.append((run_bundle(bundle, samples, progress.update), track))
+    triggers = {
+        label: choose_trigger(runs, label)[0] for label in tqdm(bundle.labels, desc="triggers")
+    }
     report: dict[str, Any] = {"track_hours": round(track.hours, 3), "seed": seed}
     for name, (hops, _) in zip(conditions, runs, strict=True):
         score = match(track.words, replay(hops, triggers), hours=track.hours)
