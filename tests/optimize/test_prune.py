@@ -90,7 +90,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 
     def die(self: ClipBatches, step: int, part: int, parts: int) -> object:
         drawn.append(step)
-        if len(drawn) in (4, 15):  # in the first round; in the last, after a checkpoint
+        if len(drawn) in (10, 27):  # in the first round; in the last, after a checkpoint
             raise KilledError
         return draw(self, step, part, parts)
 
