@@ -16,7 +16,7 @@ from optimize.__main__ import main  # noqa: E402
 from optimize.chain import Chain, ChainError  # noqa: E402
 from optimize.clip_comparison import decisions, logit_differences  # noqa: E402
 from optimize.latency import interleaved  # noqa: E402
-from optimize.recipe import CompareConfig  # noqa: E402
+from optimize.recipe import CompareConfig, load_optimize_recipe  # noqa: E402
 from optimize.track_comparison import clips_right  # noqa: E402
 from optimize.verdict import targets  # noqa: E402
 from ssast_edge import Detection  # noqa: E402
@@ -25,6 +25,8 @@ from train.detection_metrics import match  # noqa: E402
 from train.export import export_bundle  # noqa: E402
 from train.task import Places  # noqa: E402
 from train.track import Track, Word  # noqa: E402
+
+RECIPES = Path(__file__).parents[2] / "optimize" / "recipes"
 
 
 def test_logits_are_compared_as_by_hand() -> None:
@@ -199,3 +201,11 @@ def test_keywords_are_compared_on_a_track(
     assert len(clean["curve"]) == 33
     assert 0 <= first["window_accuracy"]["value"] <= 1
     assert len(list((tmp_path / "out" / "scores").iterdir())) == 1, "scores of a model are kept"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_recipes_of_the_project_are_valid(path: Path) -> None:
+    recipe = load_optimize_recipe(path)
+    assert recipe.prune is not None
+    assert recipe.prune.has_goal
+    assert recipe.quantize is not None
