@@ -18,7 +18,7 @@ STYLE = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
-main{max-width:960px;margin:0 auto;padding:32px 20px 64px}
+main{max-width:1140px;margin:0 auto;padding:32px 20px 64px}
 h1{font-size:28px;line-height:1.2;margin:0 0 8px;letter-spacing:-.01em}
 h1 span{color:var(--muted);font-weight:400}
 h2{font-size:18px;margin:0 0 4px}
@@ -41,7 +41,7 @@ font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:13px;font-variant-numeric:tabular-nums}
 th{text-align:right;color:var(--muted);font-weight:500;white-space:nowrap}
-th,td{padding:6px 8px;border-bottom:1px solid var(--grid)}
+th,td{padding:6px 7px;border-bottom:1px solid var(--grid)}
 td{text-align:right}
 td{white-space:nowrap}
 th:first-child,td:first-child{text-align:left;padding-left:0}

@@ -240,24 +240,33 @@ def _stages(cases: Sequence[Mapping[str, Any]]) -> str:
     hops = [case for case in cases if case["hop"]]
     if not hops:
         return ""
-    rows = [
-        (
-            f"{case['name']}:  {stages_line(case['hop'])}",
-            [
-                (STAGE_NAMES[name], stage["p50_ms"], STAGE_COLOURS[name])
-                for name, stage in case["hop"]["stages"].items()
-            ],
-        )
-        for case in hops
-    ]
     present = [name for name in STAGE_NAMES if any(name in c["hop"]["stages"] for c in hops)]
     absent = hops[0]["hop"]["absent_stages"]
     why = "".join(
         f'<p class="note">No {escape(" and ".join(absent))}: {escape(reason)}.</p>'
         for reason in dict.fromkeys(absent.values())
     )
-    bars = stacked_bars(rows, x_name="ms a hop", title="Stages of a hop")
+    # A scale for each bundle: a wake word beside ten seconds of tagging would not be seen.
+    bundles = dict.fromkeys(case["bundle"] for case in hops)
+    bars = "".join(
+        stacked_bars(
+            [_stage_row(case) for case in hops if case["bundle"] == bundle],
+            x_name="ms a hop",
+            title=f"Stages of a hop of {bundle}",
+        )
+        for bundle in bundles
+    )
     return _stage_legend(present) + bars + why
+
+
+def _stage_row(case: Mapping[str, Any]) -> tuple[str, list[tuple[str, float, str]]]:
+    return (
+        f"{case['name']}:  {stages_line(case['hop'])}",
+        [
+            (STAGE_NAMES[name], stage["p50_ms"], STAGE_COLOURS[name])
+            for name, stage in case["hop"]["stages"].items()
+        ],
+    )
 
 
 def _hop_table(cases: Sequence[Mapping[str, Any]]) -> str:

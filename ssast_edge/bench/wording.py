@@ -34,7 +34,8 @@ def ratio(value: Mapping[str, float] | None) -> str:
         return "-"
     if value["low"] == value["high"] == 1:
         return "1 (the first)"
-    return f"{value['value']:.2f} ({value['low']:.2f} to {value['high']:.2f})"
+    middle, low, high = (milliseconds(value[name]) for name in ("value", "low", "high"))
+    return f"{middle} ({low} to {high})"
 
 
 def megabytes(value: float | None) -> str:
