@@ -125,6 +125,7 @@ def write_tagger(out: Path, size: str, labels: int) -> None:
 
     torch.manual_seed(0)
     bins, frames, stride_bins, stride_frames = PATCHES["16x16"]
+    sizes: dict[str, Any] = dict(SIZES[size])
     recipe = FinetuneRecipe(
         name=f"untrained-tagger-{size}",
         optimizer=OptimizerConfig(steps=1),
@@ -133,7 +134,7 @@ def write_tagger(out: Path, size: str, labels: int) -> None:
         clips=ClipConfig(num_frames=1024),
         model=ModelConfig(
             patch_bins=bins, patch_frames=frames, stride_bins=stride_bins,
-            stride_frames=stride_frames, **SIZES[size],
+            stride_frames=stride_frames, **sizes,
         ),
     )  # fmt: skip
     classes = tuple(f"label {number}" for number in range(labels))
@@ -265,7 +266,8 @@ def measure_overhead(bundle: Bundle, rounds: int, calls: int) -> dict[str, Any]:
     medians: dict[str, list[float]] = {way: [] for way in ways}
     quickest: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(4):  # until a hop's audio always completes a hop
-        hop(20), hop(bundle.hop_ms)
+        for block_ms in spotters:
+            hop(block_ms)
     order = np.random.default_rng(0)
     for _ in range(rounds):
         now: dict[str, list[float]] = {way: [] for way in ways}
