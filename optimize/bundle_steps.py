@@ -92,11 +92,16 @@ def flavours(run: Context, exported: Done) -> Done:
     return run.chain.do("flavours", run.quantizing(exported), work)
 
 
-def dense_int8(run: Context, dense: Done) -> Done | None:
-    """What INT8 alone makes of the dense model."""
+def dense_int8(run: Context, dense: Done, small: Done) -> Done | None:
+    """What INT8 alone makes of the dense model, in the form that won for the small one."""
     config = run.recipe.quantize
     if config is None or not run.recipe.compare.dense_int8:
         return None
+    won = small.result["quantization"]
+    config = dataclasses.replace(
+        config, windows=min(config.windows, 64), forms=(won["form"],), observer=won["observer"]
+    )
+    inputs = {**run.quantizing(dense), "config": asdict(config)}
 
     def work(folder: Path) -> dict[str, Any]:
         manifest, _ = run.calibration(folder)
@@ -107,7 +112,7 @@ def dense_int8(run: Context, dense: Done) -> Done | None:
             found = quantize_bundle(bundle_of(dense), manifest, folder, free)
         return {"int8": found.cpu.name, "quantization": found.report.to_json()}
 
-    return run.chain.do("dense-int8", run.quantizing(dense), work)
+    return run.chain.do("dense-int8", inputs, work)
 
 
 def bundled(run: Context, flavours: Done) -> Done:

@@ -55,7 +55,7 @@ def optimize(
         for title, done in baselines(run, small).items()
     }
     made = within_budget(run, small)
-    dense_in_int8 = dense_int8(run, dense)
+    dense_in_int8 = dense_int8(run, dense, made)
     bundle = bundled(run, made)
     published(run, bundle)
     built(run, bundle)
