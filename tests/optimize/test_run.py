@@ -204,6 +204,19 @@ def test_a_step_that_fails_keeps_what_was_done(
     assert load_bundle(out / "bundle").models
 
 
+def test_a_missed_budget_is_fine_tuned_for_and_kept(
+    done: tuple[Path, Result], recipe: Path, places: Places
+) -> None:
+    result = invoke(
+        "run", recipe, "--out", done[0], *options(places), "--set", "quantize.logit_budget=1e-9",
+        "--set", "qat.steps=2", "--set", "qat.warmup_steps=1",
+    )  # fmt: skip
+    line = only_line(result)
+    assert "fine-tuning under INT8's rounding" in result.stderr
+    assert "step flavours failed" in line, "no tuning meets that"
+    assert "dense, prune, export, qat" in line
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [
