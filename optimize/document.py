@@ -17,7 +17,7 @@ __all__ = ["Section", "Table", "write_document"]
 
 _STYLE = """
 :root { color-scheme: light; }
-body { font: 15px/1.55 system-ui, sans-serif; color: #1a202c; max-width: 68em; margin: 2em auto;
+body { font: 15px/1.55 system-ui, sans-serif; color: #1a202c; max-width: 72em; margin: 2em auto;
   padding: 0 1.2em; }
 h1 { font-size: 1.7em; margin-bottom: .2em; }
 h2 { font-size: 1.2em; margin: 2em 0 .5em; border-bottom: 2px solid #e2e8f0; padding-bottom: .2em; }
@@ -25,9 +25,11 @@ p { max-width: 48em; }
 div.wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: .8em 0; font-size: 13.5px; }
 th { color: #4a5568; font-weight: 600; vertical-align: bottom; border-bottom: 2px solid #cbd5e0; }
-td, th { padding: .3em .8em; text-align: right; white-space: nowrap; }
+td, th { padding: .3em .7em; text-align: right; white-space: nowrap; }
+th { white-space: normal; }
 td { border-bottom: 1px solid #edf2f7; font-variant-numeric: tabular-nums; }
-td:first-child, th:first-child { text-align: left; padding-left: .2em; white-space: normal; }
+td:first-child, th:first-child { text-align: left; padding-left: .2em; white-space: normal;
+  min-width: 9.5em; }
 tr.strong td { font-weight: 600; background: #f0f7ff; }
 td.good { color: #276749; font-weight: 600; } td.bad { color: #c53030; font-weight: 600; }
 img { max-width: 100%; height: auto; margin: .5em 0; }
