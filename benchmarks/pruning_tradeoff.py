@@ -24,11 +24,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.output import write_json
-from optimize.baselines import drop_depth_at_random, train_from_scratch
-from optimize.budget import labels_of, measure_shapes
-from optimize.macs import model_cost
-from optimize.prune import PruneConfig, prune
-from optimize.recovery import classifier_recipe, measure, open_data
+from optimize.pruning.baselines import drop_depth_at_random, train_from_scratch
+from optimize.pruning.budget import labels_of, measure_shapes
+from optimize.pruning.macs import model_cost
+from optimize.pruning.prune import PruneConfig, prune
+from optimize.pruning.recovery import classifier_recipe, measure, open_data
 from train.checkpoint import load_checkpoint, load_classifier
 from train.engine import Machine, open_machine
 from train.errors import one_line_errors

@@ -28,9 +28,9 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.output import write_json
-from optimize.compare import bundle_recipe, eager_classifier
-from optimize.latency import Latency, interleaved
-from optimize.tables import points
+from optimize.comparison.compare import bundle_recipe, eager_classifier
+from optimize.comparison.latency import Latency, interleaved
+from optimize.comparison.tables import points
 from ssast_edge.backends import Backend, open_backend
 from ssast_edge.bundle import Bundle, load_bundle
 from train.errors import one_line_errors

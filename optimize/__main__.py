@@ -135,10 +135,10 @@ def prune(
     **options: Any,
 ) -> None:
     """Prune a fine-tuned CHECKPOINT to a budget: heads, MLP units, channels, blocks."""
-    from optimize.prune import PruneConfig
-    from optimize.prune import prune as run
-    from optimize.recovery import DistillConfig
-    from optimize.selection import Limits
+    from optimize.pruning.prune import PruneConfig
+    from optimize.pruning.prune import prune as run
+    from optimize.pruning.recovery import DistillConfig
+    from optimize.pruning.selection import Limits
 
     limits = Limits(structure=structure, heads=heads or 0, depth=depth or 0, dim=dim or 0)
     config = PruneConfig(
@@ -180,8 +180,8 @@ def distill(
     **options: Any,
 ) -> None:
     """Train the model of a training RECIPE on what a larger one says."""
-    from optimize.distill import distill as run
-    from optimize.recovery import DistillConfig, classifier_recipe
+    from optimize.pruning.distill import distill as run
+    from optimize.pruning.recovery import DistillConfig, classifier_recipe
     from train.recipe import load_recipe
 
     loaded = classifier_recipe(load_recipe(recipe, overrides), recipe)
@@ -228,7 +228,7 @@ def export(
 
     As `python -m train export`: a keyword recipe's triggers are chosen on the validation track.
     """
-    from optimize.graph_file import write_graph
+    from optimize.bundling.graph_file import write_graph
     from ssast_edge.bundle import load_bundle
     from train.export import origin
     from train.shipping import ship
@@ -296,8 +296,8 @@ def quantize(
     seed: int,
 ) -> None:
     """Calibrate BUNDLE's model to INT8, for CPUs and for TensorRT."""
-    from optimize.flavours import write_flavours
-    from optimize.quantize import QuantizeConfig, quantize_bundle
+    from optimize.bundling.flavours import write_flavours
+    from optimize.quantization.quantize import QuantizeConfig, quantize_bundle
     from ssast_edge.bundle import load_bundle
 
     config = QuantizeConfig(
@@ -375,9 +375,9 @@ def compare(
     seed: int,
 ) -> None:
     """Compare every model of BUNDLEs with the first: accuracy, logits, size, time, in one run."""
-    from optimize.compare import Held, named
-    from optimize.compare import compare as run
-    from optimize.report import comparison_text, write_comparison
+    from optimize.comparison.compare import Held, named
+    from optimize.comparison.compare import compare as run
+    from optimize.comparison.report import comparison_text, write_comparison
 
     held = Held(
         data=data,

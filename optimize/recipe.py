@@ -10,10 +10,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from optimize.prune import PruneConfig
-from optimize.qat import QatConfig
-from optimize.quantize import QuantizeConfig
-from optimize.students import StudentConfig
+from optimize.pruning.prune import PruneConfig
+from optimize.pruning.students import StudentConfig
+from optimize.quantization.qat import QatConfig
+from optimize.quantization.quantize import QuantizeConfig
 from train.recipe import RecipeError, override, parse
 
 if sys.version_info >= (3, 11):

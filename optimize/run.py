@@ -2,7 +2,7 @@
 
     python -m optimize run optimize/recipes/wake_words.toml
 
-Each step is kept by what it was made from (optimize/chain.py): the same command goes on where it
+Each step is kept by what it was made from (chain/keeper.py): the same command goes on where it
 ended, a changed recipe redoes only what depends on the change. OUT/bundle is what ships,
 OUT/report.html what it cost and gained.
 """
@@ -13,8 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from optimize.assemble import Flavour, assemble
-from optimize.bundle_steps import (
+from optimize.bundling.assemble import Flavour, assemble
+from optimize.chain.bundle_steps import (
     bundle_of,
     bundled,
     dense_int8,
@@ -23,13 +23,13 @@ from optimize.bundle_steps import (
     published,
     shipped,
 )
-from optimize.chain import ChainError, Done, digest_file
-from optimize.compare import Held, compare
-from optimize.context import Context, Say
-from optimize.quantize import float_model
+from optimize.chain.context import Context, Say
+from optimize.chain.keeper import ChainError, Done, digest_file
+from optimize.chain.training_steps import baselines, checkpoint_of, distilled, pruned, tuned
+from optimize.comparison.compare import Held, compare
+from optimize.comparison.report import write_report
+from optimize.quantization.quantize import float_model
 from optimize.recipe import OptimizeRecipe
-from optimize.report import write_report
-from optimize.training_steps import baselines, checkpoint_of, distilled, pruned, tuned
 from ssast_edge.bundle import load_bundle
 from ssast_edge.engine import BuildOptions, build_engine, choose_model
 from ssast_edge.errors import SsastEdgeError

@@ -24,7 +24,7 @@ class ModelConfig:
     stride_frames: int = 4
     dropout: float = 0.1
     drop_path: float = 0.0
-    # Widths of a pruned model (optimize/prune.py); see train.model.EncoderConfig.
+    # Widths of a pruned model (optimize/pruning/prune.py); see train.model.EncoderConfig.
     head_dim: int = 0
     block_heads: tuple[int, ...] = ()
     block_hidden: tuple[int, ...] = ()

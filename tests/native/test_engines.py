@@ -23,8 +23,8 @@ import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 import torch  # noqa: E402
 
-from optimize.calibration import calibrate  # noqa: E402
-from optimize.precision import half_graph, tensorrt_int8, with_any_batch  # noqa: E402
+from optimize.quantization.calibration import calibrate  # noqa: E402
+from optimize.quantization.precision import half_graph, tensorrt_int8, with_any_batch  # noqa: E402
 from ssast_edge.backends.engines import find_engine, open_engine  # noqa: E402
 from ssast_edge.bundle import Bundle, write_bundle  # noqa: E402
 from ssast_edge.engine import BuildOptions, build_engine, choose_model  # noqa: E402

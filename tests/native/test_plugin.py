@@ -18,8 +18,8 @@ import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 import torch  # noqa: E402
 
-from optimize.calibration import calibrate  # noqa: E402
-from optimize.precision import half_graph, tensorrt_int8  # noqa: E402
+from optimize.quantization.calibration import calibrate  # noqa: E402
+from optimize.quantization.precision import half_graph, tensorrt_int8  # noqa: E402
 from train.model import SIZES, Classifier, Encoder, EncoderConfig  # noqa: E402
 from train.onnx_graph import FUSED_PATCH_EMBED, build_graph, strip_functions  # noqa: E402
 

@@ -13,12 +13,12 @@ for _module in ("torch", "lightning_fabric", "safetensors", "matplotlib", "scipy
     pytest.importorskip(_module, reason=f"{_module} is not installed (extra: optimize)")
 
 from optimize.__main__ import main  # noqa: E402
-from optimize.chain import Chain, ChainError  # noqa: E402
-from optimize.clip_comparison import decisions, logit_differences  # noqa: E402
-from optimize.latency import interleaved  # noqa: E402
+from optimize.chain.keeper import Chain, ChainError  # noqa: E402
+from optimize.comparison.clips import decisions, logit_differences  # noqa: E402
+from optimize.comparison.latency import interleaved  # noqa: E402
+from optimize.comparison.tracks import clips_right  # noqa: E402
+from optimize.comparison.verdict import targets  # noqa: E402
 from optimize.recipe import CompareConfig, load_optimize_recipe  # noqa: E402
-from optimize.track_comparison import clips_right  # noqa: E402
-from optimize.verdict import targets  # noqa: E402
 from ssast_edge import Detection  # noqa: E402
 from train.det_curve import DetPoint, miss_rate_at  # noqa: E402
 from train.detection_metrics import match  # noqa: E402

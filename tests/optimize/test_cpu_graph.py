@@ -11,11 +11,11 @@ for _module in ("torch", "onnx"):
 
 import torch  # noqa: E402
 
-from optimize.calibration import INPUT, run_graph  # noqa: E402
-from optimize.cpu_graph import FORMS, PATCH_EMBED, cpu_graph, layer_names  # noqa: E402
-from optimize.exported import Ast, NotOurGraph, read_ast  # noqa: E402
-from optimize.fake_quant import fake_quantise, quantisable, undo  # noqa: E402
-from optimize.judge import run_windows  # noqa: E402
+from optimize.quantization.calibration import INPUT, run_graph  # noqa: E402
+from optimize.quantization.cpu_graph import FORMS, PATCH_EMBED, cpu_graph, layer_names  # noqa: E402
+from optimize.quantization.exported import Ast, NotOurGraph, read_ast  # noqa: E402
+from optimize.quantization.fake_quant import fake_quantise, quantisable, undo  # noqa: E402
+from optimize.quantization.judge import run_windows  # noqa: E402
 from train.cpu_linear import Linear  # noqa: E402
 from train.model import Classifier, Encoder, EncoderConfig  # noqa: E402
 from train.onnx_graph import build_graph  # noqa: E402

@@ -14,16 +14,16 @@ for _module in ("torch", "onnx", "soundfile"):
 import onnx  # noqa: E402
 import torch  # noqa: E402
 
-from optimize.calibration import CalibrationError  # noqa: E402
-from optimize.cpu_choice import FormResult, choose_cpu_form  # noqa: E402
-from optimize.cpu_graph import PATCH_EMBED  # noqa: E402
-from optimize.exported import NotOurGraph  # noqa: E402
-from optimize.fake_quant import fake_quantise, quantisable  # noqa: E402
-from optimize.flavours import FlavoursResult, write_flavours  # noqa: E402
-from optimize.judge import Difference  # noqa: E402
-from optimize.latency import Latency  # noqa: E402
-from optimize.qat import QatConfig, quantization_aware, quantize_within_budget  # noqa: E402
-from optimize.quantize import BudgetError, QuantizeConfig, quantize_bundle  # noqa: E402
+from optimize.bundling.flavours import FlavoursResult, write_flavours  # noqa: E402
+from optimize.comparison.latency import Latency  # noqa: E402
+from optimize.quantization.calibration import CalibrationError  # noqa: E402
+from optimize.quantization.cpu_choice import FormResult, choose_cpu_form  # noqa: E402
+from optimize.quantization.cpu_graph import PATCH_EMBED  # noqa: E402
+from optimize.quantization.exported import NotOurGraph  # noqa: E402
+from optimize.quantization.fake_quant import fake_quantise, quantisable  # noqa: E402
+from optimize.quantization.judge import Difference  # noqa: E402
+from optimize.quantization.qat import QatConfig, quantization_aware, quantize_within_budget  # noqa: E402
+from optimize.quantization.quantize import BudgetError, QuantizeConfig, quantize_bundle  # noqa: E402
 from ssast_edge.backends import open_backend  # noqa: E402
 from ssast_edge.bundle import Bundle, load_bundle  # noqa: E402
 from tests.optimize.conftest import ONE_CORE  # noqa: E402

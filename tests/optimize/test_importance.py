@@ -8,7 +8,7 @@ pytest.importorskip("torch", reason="torch is not installed (extra: train)")
 import torch  # noqa: E402
 from lightning_fabric import Fabric  # noqa: E402
 
-from optimize.importance import METHODS, measure_importance  # noqa: E402
+from optimize.pruning.importance import METHODS, measure_importance  # noqa: E402
 from train.data.clips import Batch  # noqa: E402
 from train.finetune import ClipObjective  # noqa: E402
 from train.model import Block, Classifier, Encoder, EncoderConfig  # noqa: E402

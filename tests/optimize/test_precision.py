@@ -16,10 +16,10 @@ for _module in ("torch", "onnx"):
 
 import torch  # noqa: E402
 
-from optimize.calibration import calibrate  # noqa: E402
-from optimize.exported import NotOurGraph  # noqa: E402
-from optimize.judge import run_windows  # noqa: E402
-from optimize.precision import (  # noqa: E402
+from optimize.quantization.calibration import calibrate  # noqa: E402
+from optimize.quantization.exported import NotOurGraph  # noqa: E402
+from optimize.quantization.judge import run_windows  # noqa: E402
+from optimize.quantization.precision import (  # noqa: E402
     OPSETS,
     at_opset,
     half_graph,
@@ -114,7 +114,7 @@ def test_only_linear_layers_of_the_blocks_are_int8(
 
 
 def test_any_batch(graphs: Graphs, float_graph: onnx.ModelProto) -> None:
-    from optimize.calibration import open_session
+    from optimize.quantization.calibration import open_session
 
     for graph in (float_graph, graphs["fp16"], graphs["int8-fp16"]):
         session = open_session(with_any_batch(graph))

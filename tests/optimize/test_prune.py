@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from optimize.distill import distill
-from optimize.macs import model_cost
-from optimize.prune import PruneConfig, prune
-from optimize.recovery import DistillConfig, DistilledObjective, Teacher, load_teacher
-from optimize.selection import Limits, PruneError
-from optimize.sparsity import is_two_of_four
+from optimize.pruning.distill import distill
+from optimize.pruning.macs import model_cost
+from optimize.pruning.prune import PruneConfig, prune
+from optimize.pruning.recovery import DistillConfig, DistilledObjective, Teacher, load_teacher
+from optimize.pruning.selection import Limits, PruneError
+from optimize.pruning.sparsity import is_two_of_four
 from ssast_edge import load_bundle
 from tests.optimize.conftest import ONE_CORE, RECIPE
 from train.checkpoint import CheckpointError, load_checkpoint, load_classifier

@@ -53,7 +53,7 @@ def test_a_checkpoint_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arm", ["magnitude", "random depth"])
 def test_the_other_arms_train(arm: str, dense: Path, places: Places, tmp_path: Path) -> None:
-    from optimize.prune import PruneConfig
+    from optimize.pruning.prune import PruneConfig
     from tests.optimize.conftest import ONE_CORE
     from train.checkpoint import load_checkpoint
 

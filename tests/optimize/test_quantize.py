@@ -15,14 +15,14 @@ import soundfile  # noqa: E402
 import torch  # noqa: E402
 
 from optimize.__main__ import main  # noqa: E402
-from optimize.calibration import (  # noqa: E402
+from optimize.quantization.calibration import (  # noqa: E402
     CalibrationError,
     calibrate,
     linear_layers,
     run_graph,
 )
-from optimize.observers import BINS, METHODS, AbsHistogram, entropy, mse, percentile  # noqa: E402
-from optimize.qdq import quantize_graph, quantize_weight  # noqa: E402
+from optimize.quantization.observers import BINS, METHODS, AbsHistogram, entropy, mse, percentile  # noqa: E402
+from optimize.quantization.qdq import quantize_graph, quantize_weight  # noqa: E402
 from ssast_edge.bundle import write_bundle  # noqa: E402
 from train.model import Classifier, Encoder, EncoderConfig  # noqa: E402
 from train.onnx_graph import build_graph  # noqa: E402

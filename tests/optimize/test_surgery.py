@@ -7,11 +7,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra: train)")
 
-from optimize.importance import random_importance  # noqa: E402
-from optimize.macs import model_cost  # noqa: E402
-from optimize.selection import Limits, PruneError, select, smallest  # noqa: E402
-from optimize.sparsity import is_two_of_four, keep_zeros, make_sparse  # noqa: E402
-from optimize.surgery import Kept, shrink, shrunk_encoder  # noqa: E402
+from optimize.pruning.importance import random_importance  # noqa: E402
+from optimize.pruning.macs import model_cost  # noqa: E402
+from optimize.pruning.selection import Limits, PruneError, select, smallest  # noqa: E402
+from optimize.pruning.sparsity import is_two_of_four, keep_zeros, make_sparse  # noqa: E402
+from optimize.pruning.surgery import Kept, shrink, shrunk_encoder  # noqa: E402
 from train.model import Block, Classifier, Encoder, EncoderConfig  # noqa: E402
 from train.onnx_graph import build_graph  # noqa: E402
 

@@ -1,0 +1,1 @@
+"""Bundles that hold a model in several flavours."""

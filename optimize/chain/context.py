@@ -1,0 +1,86 @@
+"""What the steps of a chain share: recipe, places, the checkpoint, and what they depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from optimize.chain.keeper import Chain, Done, digest_file
+from optimize.pruning.recovery import classifier_recipe
+from optimize.quantization.calibration_audio import write_calibration_manifest
+from optimize.recipe import OptimizeRecipe
+from ssast_edge.errors import SsastEdgeError
+from train.checkpoint import load_checkpoint
+from train.engine import Machine
+from train.export import origin
+from train.packs import read_packs
+from train.recipe import KeywordRecipe, recipe_table
+from train.task import Places
+from train.triggers import TRACK_PACKS
+
+__all__ = ["Context", "Say"]
+
+Say = Callable[[str], object]
+
+
+class Context:
+    """One run of one recipe."""
+
+    def __init__(
+        self, recipe: OptimizeRecipe, out: Path, places: Places, machine: Machine, say: Say
+    ) -> None:
+        self.recipe, self.out, self.places, self.machine = recipe, out, places, machine
+        self.say = say
+        self.chain = Chain(out, say, expected=(SsastEdgeError,))
+        self.checkpoint = Path(recipe.checkpoint)
+        state = load_checkpoint(self.checkpoint)
+        self.trained = classifier_recipe(state.recipe, self.checkpoint)
+        self.is_keywords = isinstance(self.trained, KeywordRecipe)
+        self.source = {
+            "weights": digest_file(self.checkpoint / "average.safetensors"),
+            "recipe": recipe_table(state.recipe),
+        }
+        self.audio = self._audio()
+
+    def quantizing(self, source: Done) -> dict[str, Any]:
+        """What quantising a step's bundle depends on."""
+        if self.recipe.quantize is None:
+            return {"model": source.key}
+        given = self.recipe.calibration.manifest
+        return {
+            "model": source.key,
+            "config": asdict(self.recipe.quantize),
+            "manifest": digest_file(self.places.manifests / given) if given else self.audio,
+        }
+
+    def calibration(self, folder: Path) -> tuple[Path, str]:
+        """The manifest to calibrate on, and what it lists."""
+        given = self.recipe.calibration.manifest
+        if given:
+            return self.places.manifests / given, given
+        target = folder / "calibration.csv"
+        return target, write_calibration_manifest(self.trained, self.places, target)
+
+    def provenance(self) -> dict[str, Any]:
+        """For the bundle that ships: by which recipe it was made, and how small it became."""
+        made: dict[str, Any] = {"recipe": self.recipe.name, "from": self.trained.name}
+        if "prune" in self.chain.done:
+            last = self.chain.done["prune"].result["pruning"]["rounds"][-1]
+            made["pruned"] = {key: last[key] for key in ("macs", "macs_share", "parameters")}
+        return {**origin(), "optimized": made}
+
+    def indented(self, line: str) -> None:
+        """A line of progress within a step."""
+        self.say(f"  {line}")
+
+    def _audio(self) -> Any:
+        """Of the recordings that training, triggers and comparison read: what changes with them."""
+        if isinstance(self.trained, KeywordRecipe):
+            packs = tuple(dict.fromkeys((*TRACK_PACKS, *self.trained.data.packs)))
+            clips = read_packs(self.places.data, packs)
+            return [len(clips), sum(clip.path.stat().st_size for clip in clips)]
+        places = self.trained.data.manifest.split(" + ")
+        files = [self.places.manifests / place for place in places]
+        return [digest_file(file) for file in files if file.is_file()]

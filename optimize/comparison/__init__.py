@@ -1,0 +1,1 @@
+"""Models side by side: accuracy, tracks, latency; tables, pictures and the report."""

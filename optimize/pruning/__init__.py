@@ -1,0 +1,1 @@
+"""Fewer heads, MLP units, channels and blocks: importance, selection, surgery, recovery."""
