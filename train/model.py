@@ -8,7 +8,7 @@ epsilon 1e-6, exact GELU, class and distillation tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ Pooling = Literal["mean", "cls"]
 Grid = tuple[int, int]
 
 # dim, depth and heads of the paper's models; EncoderConfig takes any other numbers too.
-SIZES: dict[str, dict[str, int]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"dim": 192, "depth": 12, "num_heads": 3},
     "small": {"dim": 384, "depth": 12, "num_heads": 6},
     "base": {"dim": 768, "depth": 12, "num_heads": 12},

@@ -1,6 +1,7 @@
 """The graph for ONNX Runtime's CPU provider: equal in float, near in INT8, of types that it has."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +23,7 @@ from train.onnx_graph import build_graph  # noqa: E402
 
 Ranges = dict[str, tuple[float, float]]
 COLUMNS = {"patch_bins": 32, "stride_bins": 32}  # patches as high as the window
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "columns that overlap": {**COLUMNS, "patch_frames": 8, "stride_frames": 4},
     "columns apart": {**COLUMNS, "patch_frames": 5, "stride_frames": 5},
     "columns with gaps": {**COLUMNS, "patch_frames": 4, "stride_frames": 6},
@@ -39,11 +40,11 @@ SHAPES = {
 }  # fmt: skip
 
 
-def classifier(pooling: str = "mean", **shape: object) -> Classifier:
+def classifier(pooling: str = "mean", **shape: Any) -> Classifier:
     torch.manual_seed(0)
     config = EncoderConfig(
         num_frames=42, num_mel_bins=32, dim=16, depth=2, num_heads=2, mlp_ratio=2.0, **shape
-    )  # type: ignore[arg-type]
+    )
     model = Classifier(Encoder(config), 3, mean=-7.0, std=4.0, pooling=pooling)  # type: ignore[arg-type]
     with torch.no_grad():
         for weight in model.parameters():
@@ -63,7 +64,7 @@ def ranges_of(graph: onnx.ModelProto, ast: Ast) -> Ranges:
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_every_form_of_every_shape_gives_the_logits(shape: dict[str, object]) -> None:
+def test_every_form_of_every_shape_gives_the_logits(shape: dict[str, Any]) -> None:
     graph = build_graph(classifier(**shape))
     ast = read_ast(graph)
     ranges = ranges_of(graph, ast)

@@ -30,13 +30,12 @@ def make(config: EncoderConfig = CONFIG) -> Classifier:
     return model
 
 
-@torch.no_grad()
 def logits(model: Classifier) -> np.ndarray:
-    found: np.ndarray = model(FBANK).numpy()
+    with torch.no_grad():
+        found: np.ndarray = model(FBANK).numpy()
     return found
 
 
-@torch.no_grad()
 def silence(model: Classifier, kept: Kept) -> None:
     """Zero what is not kept on its way back to the stream."""
     for number, block in enumerate(model.encoder.blocks):
@@ -45,9 +44,9 @@ def silence(model: Classifier, kept: Kept) -> None:
         assert block.mlp is not None
         width = block.attn.head_dim
         for head in set(range(block.attn.num_heads)) - set(kept.heads[number]):
-            block.attn.proj.weight[:, head * width : (head + 1) * width] = 0
+            block.attn.proj.weight.data[:, head * width : (head + 1) * width] = 0
         gone = sorted(set(range(block.mlp.fc1.out_features)) - set(kept.units[number]))
-        block.mlp.fc2.weight[:, gone] = 0
+        block.mlp.fc2.weight.data[:, gone] = 0
 
 
 SOME = Kept(((0, 2), (1,), (0, 1, 2)), ((0, 5, 7), tuple(range(48)), (47,)), tuple(range(24)))

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from benchmarks import near_misses, startup, streaming_cost, streaming_track
 from ssast_edge.trigger import TriggerConfig
+from train.det_curve import shifted
 from train.track import Track
 
 ROOT = Path(__file__).parents[2]
@@ -49,13 +50,13 @@ def test_a_streaming_track_without_data_is_one_line(tiny_bundle: Path, tmp_path:
 
 def test_all_thresholds_move_by_the_same_logit() -> None:
     triggers = {"a": TriggerConfig(threshold=0.5), "b": TriggerConfig(threshold=0.9, min_hits=2)}
-    moved = streaming_track.shifted(triggers, 1.0)
+    moved = shifted(triggers, 1.0)
     assert moved["a"].threshold == pytest.approx(0.7311, abs=1e-4)
     assert moved["b"].threshold == pytest.approx(0.9607, abs=1e-4)
     assert moved["b"].min_hits == 2
-    back = streaming_track.shifted(moved, -1.0)
+    back = shifted(moved, -1.0)
     assert [t.threshold for t in back.values()] == pytest.approx([0.5, 0.9])
-    extreme = streaming_track.shifted(triggers, 60.0)
+    extreme = shifted(triggers, 60.0)
     assert all(0 < trigger.threshold < 1 for trigger in extreme.values())
 
 

@@ -1,6 +1,7 @@
 """The exported graph: what PyTorch computes, for every layout, in one file for every runtime."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ import torch  # noqa: E402
 from train.model import Classifier, Encoder, EncoderConfig  # noqa: E402
 from train.onnx_graph import DOMAIN, FUSED_PATCH_EMBED, build_graph, strip_functions  # noqa: E402
 
-LAYOUTS = {
+LAYOUTS: dict[str, dict[str, Any]] = {
     "patch": {"patch_bins": 16, "patch_frames": 16, "stride_bins": 16, "stride_frames": 16},
     "overlapping": {"patch_bins": 16, "patch_frames": 16, "stride_bins": 10, "stride_frames": 10},
     "frame": {"patch_bins": 128, "patch_frames": 2, "stride_bins": 128, "stride_frames": 2},
