@@ -26,6 +26,7 @@ DoubleArray = NDArray[np.float64]
 
 _ENERGY_FLOOR = np.array(np.finfo(np.float32).eps, np.float64)  # Kaldi's: its log is -15.942385
 _BLOCK_FRAMES = 32  # frames at a time: more gain little and leave the cache of a small core
+_FFT_TAKES_OUT = int(np.__version__.split(".")[0]) >= 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,45 +155,96 @@ class _Block:
 
     def __init__(self, config: FbankConfig) -> None:
         window, hop, rows = config.window_samples, config.hop_samples, _BLOCK_FRAMES
-        self._tables = tables = _tables(config)
-        self._window_samples, self._hop_samples = window, hop
+        self._config = config
+        self._tables = _tables(config)
         self._preemphasis = np.array(config.preemphasis)
         # Of the mean, preemphasis leaves this share in every sample.
         self._mean_scale = np.array((1 - config.preemphasis) / window)
         self.samples: DoubleArray = np.zeros(window + (rows - 1) * hop)
         self._emphasised: DoubleArray = np.zeros(len(self.samples) - 1)
-        self._windows = _windows(self.samples, rows, window, hop)
-        self._emphasised_windows = _windows(self._emphasised, rows, window - 1, hop)
         # The padding after the window, and the window's first sample, stay 0.
         self._padded: DoubleArray = np.zeros((rows, config.fft_size))
-        self._shaped = self._padded[:, 1:window]
+        self._parts: DoubleArray = np.empty((rows, config.fft_size + 2))
         self._power: DoubleArray = np.empty((rows, config.fft_size // 2 + 1))
-        self._weighted: DoubleArray = np.empty((rows, len(tables.weights)))
+        self._weighted: DoubleArray = np.empty((rows, len(self._tables.weights)))
+        self._energies: DoubleArray = np.empty((rows, config.num_mel_bins))
+        self._scratch: dict[int, _Scratch] = {}  # by number of frames
 
     def log_mel(self, out: FloatArray) -> None:
         """Log-mel of the block's first frames into `out`, (count, num_mel_bins)."""
-        tables, count = self._tables, len(out)
-        rows = 0 if count == 1 else slice(count)  # numpy is quicker on one row without its axis
-        used = self._window_samples + (count - 1) * self._hop_samples
+        tables, scratch = self._tables, self._scratch_of(len(out))
         # Kaldi preemphasises frame by frame, its first sample with itself; the Hann window is 0
         # there, so the samples of all frames can be preemphasised at once.
-        emphasised = self._emphasised[: used - 1]
-        np.multiply(self.samples[: used - 1], self._preemphasis, out=emphasised)
-        np.subtract(self.samples[1:used], emphasised, out=emphasised)
-        means = np.add.reduce(self._windows[rows], axis=-1, keepdims=True)
-        means *= self._mean_scale
-        shaped = self._shaped[rows]
-        np.subtract(self._emphasised_windows[rows], means, out=shaped)
-        shaped *= tables.window
-        parts = np.fft.rfft(self._padded[rows]).view(np.float64)  # real, imaginary, real, ...
-        np.square(parts, out=parts)
-        power = np.add(parts[..., 0::2], parts[..., 1::2], out=self._power[rows])
-        weighted = self._weighted[rows]
-        power.take(tables.columns, axis=-1, out=weighted, mode="clip")  # "raise" buffers `out`
-        weighted *= tables.weights
-        energies = np.add.reduceat(weighted, tables.starts, axis=-1)
+        np.multiply(scratch.earlier, self._preemphasis, out=scratch.emphasised)
+        np.subtract(scratch.later, scratch.emphasised, out=scratch.emphasised)
+        means = np.add.reduce(scratch.windows, axis=-1, keepdims=True)
+        np.multiply(means, self._mean_scale, out=means)
+        np.subtract(scratch.emphasised_windows, means, out=scratch.shaped)
+        np.multiply(scratch.shaped, tables.window, out=scratch.shaped)
+        if _FFT_TAKES_OUT:
+            np.fft.rfft(scratch.padded, out=scratch.spectrum)
+        else:
+            scratch.spectrum[...] = np.fft.rfft(scratch.padded)
+        np.square(scratch.parts, out=scratch.parts)
+        np.add(scratch.real, scratch.imaginary, out=scratch.power)
+        # "raise" would buffer `out`.
+        scratch.power.take(tables.columns, axis=-1, out=scratch.weighted, mode="clip")
+        np.multiply(scratch.weighted, tables.weights, out=scratch.weighted)
+        energies = scratch.energies
+        np.add.reduceat(scratch.weighted, tables.starts, axis=-1, out=energies)
         np.maximum(energies, _ENERGY_FLOOR, out=energies)
         out[:] = np.log(energies, out=energies)
+
+    def _scratch_of(self, count: int) -> _Scratch:
+        found = self._scratch.get(count)
+        if found is None:
+            found = self._scratch[count] = self._cut(count)
+        return found
+
+    def _cut(self, count: int) -> _Scratch:
+        window, hop = self._config.window_samples, self._config.hop_samples
+        rows = 0 if count == 1 else slice(count)  # numpy is quicker on one row without its axis
+        used = window + (count - 1) * hop
+        parts, padded = self._parts[rows], self._padded[rows]
+        return _Scratch(
+            earlier=self.samples[: used - 1],
+            later=self.samples[1:used],
+            windows=_windows(self.samples, count, window, hop)[rows],
+            emphasised=self._emphasised[: used - 1],
+            emphasised_windows=_windows(self._emphasised, count, window - 1, hop)[rows],
+            padded=padded,
+            shaped=padded[..., 1:window],
+            spectrum=parts.view(np.complex128),
+            parts=parts,
+            real=parts[..., 0::2],
+            imaginary=parts[..., 1::2],
+            power=self._power[rows],
+            weighted=self._weighted[rows],
+            energies=self._energies[rows],
+        )
+
+
+@dataclass(frozen=True)
+class _Scratch:
+    """Views of a block's arrays for so many frames: cutting them anew costs as much as using them.
+
+    Each has an axis of frames in front, but for one frame; the samples lie in one row.
+    """
+
+    earlier: DoubleArray  # samples: all but the last
+    later: DoubleArray  # all but the first
+    windows: DoubleArray  # (frames, window_samples)
+    emphasised: DoubleArray
+    emphasised_windows: DoubleArray  # (frames, window_samples - 1)
+    padded: DoubleArray  # (frames, fft_size): what is transformed
+    shaped: DoubleArray  # the part of it that is not padding
+    spectrum: NDArray[np.complex128]  # (frames, fft_size // 2 + 1)
+    parts: DoubleArray  # the same memory: real, imaginary, real, ...
+    real: DoubleArray
+    imaginary: DoubleArray
+    power: DoubleArray
+    weighted: DoubleArray  # (frames, entries of the filters)
+    energies: DoubleArray  # (frames, num_mel_bins)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ FloatArray = NDArray[np.float32]
 
 # A long push is taken in pieces: memory stays bounded and numpy's cost per call stays small.
 _PIECE_S = 1.0
+_HALF = np.array(0.5)
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ class Spotter:
         self._to_scores = _ACTIVATIONS[bundle.activation]
         self._hop_frames = round(self.hop_ms / bundle.fbank.hop_ms)
         self._piece_samples = round(_PIECE_S * bundle.fbank.sample_rate)
+        self._sample_rate = bundle.fbank.sample_rate
+        self._frame_samples, self._frame_hop = bundle.fbank.window_samples, bundle.fbank.hop_samples
         self._fbank = Fbank(bundle.fbank)
         # Each frame is kept twice, window_frames apart: wherever the ring is cut, the last
         # window_frames frames lie in order in one contiguous view, and no frame is ever moved.
@@ -133,11 +136,13 @@ class Spotter:
         samples = _checked(samples)
         detections: list[Detection] = []
         self._segment_samples += len(samples)
-        due = num_frames(self._segment_samples, self.bundle.fbank)
-        newest_hop = due - due % self._hop_frames
+        skip_until = 0
+        if latest_only:
+            due = num_frames(self._segment_samples, self.bundle.fbank)
+            skip_until = due - due % self._hop_frames
         for start in range(0, len(samples), self._piece_samples):
             frames = self._fbank.push(samples[start : start + self._piece_samples])
-            self._push_frames(frames, newest_hop if latest_only else 0, detections)
+            self._push_frames(frames, skip_until, detections)
         return detections
 
     def skip(self, seconds: float) -> None:
@@ -193,10 +198,13 @@ class Spotter:
         self._frames += len(frames)
         frames = frames[-size:]
         start = (self._frames - len(frames)) % size
-        until_end = min(len(frames), size - start)
-        for shift in (0, size):
-            self._ring[shift + start : shift + start + until_end] = frames[:until_end]
-            self._ring[shift : shift + len(frames) - until_end] = frames[until_end:]
+        until_end = size - start
+        if len(frames) > until_end:
+            self._ring[: len(frames) - until_end] = frames[until_end:]
+            self._ring[size : size + len(frames) - until_end] = frames[until_end:]
+            frames = frames[:until_end]
+        self._ring[start : start + len(frames)] = frames
+        self._ring[size + start : size + start + len(frames)] = frames
 
     def _infer(self, out: list[Detection]) -> None:
         start = self._frames % self._window  # the oldest frame
@@ -208,11 +216,11 @@ class Spotter:
         self.infer_ms.record(1000 * (perf_counter() - began))
         self._scores = self._to_scores(logits).astype(np.float32)
         self.hops += 1
-        fbank = self.bundle.fbank
-        end_sample = (self._frames - 1) * fbank.hop_samples + fbank.window_samples
-        time_s = (self._segment_start + end_sample) / fbank.sample_rate
+        end_sample = (self._frames - 1) * self._frame_hop + self._frame_samples
+        time_s = (self._segment_start + end_sample) / self._sample_rate
+        scores = self._scores.tolist()
         for index, label, trigger in self._triggers:
-            score = trigger.update(float(self._scores[index]), time_s)
+            score = trigger.update(scores[index], time_s)
             if score is not None:
                 out.append(Detection(label, time_s, score))
         if self._on_scores is not None:
@@ -247,9 +255,14 @@ def _checked(samples: FloatArray) -> FloatArray:
 
 def _sigmoid(logits: FloatArray) -> NDArray[np.float64]:
     # By tanh, which cannot overflow.
-    scores: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64))
-    # An infinite logit is an overflow in the model, not certainty.
-    scores[~np.isfinite(logits)] = np.nan
+    scores: NDArray[np.float64] = np.multiply(logits, _HALF, dtype=np.float64)
+    np.tanh(scores, out=scores)
+    np.multiply(scores, _HALF, out=scores)
+    np.add(scores, _HALF, out=scores)
+    is_finite = np.isfinite(logits)
+    if not is_finite.all():
+        # An infinite logit is an overflow in the model, not certainty.
+        scores[~is_finite] = np.nan
     return scores
 
 

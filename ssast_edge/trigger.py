@@ -101,10 +101,10 @@ class Trigger:
         self._quiet_until_s = -math.inf
 
     def _mean_until(self, time_s: float) -> float:
-        oldest_s = time_s - self._smoothing_s + TIME_TOLERANCE_S
-        while self._recent and self._recent[0][0] < oldest_s:
-            self._recent.popleft()
-        if not self._recent:
+        oldest_s, recent = time_s - self._smoothing_s + TIME_TOLERANCE_S, self._recent
+        while recent and recent[0][0] < oldest_s:
+            recent.popleft()
+        if not recent:
             return 0.0
         # Summed anew each time: a running sum would drift over days of listening.
-        return sum(score for _, score in self._recent) / len(self._recent)
+        return sum([score for _, score in recent]) / len(recent)
