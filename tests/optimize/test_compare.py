@@ -206,6 +206,5 @@ def test_keywords_are_compared_on_a_track(
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_the_recipes_of_the_project_are_valid(path: Path) -> None:
     recipe = load_optimize_recipe(path)
-    assert recipe.prune is not None
-    assert recipe.prune.has_goal
+    assert recipe.prune is None or recipe.prune.has_goal
     assert recipe.quantize is not None
