@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from ssast_edge.bundle import Bundle, ModelFile
-from ssast_edge.cuda import CudaError, find_gpu
+from ssast_edge.cuda import find_gpu
 from ssast_edge.engine_cache import (
     SUFFIX,
     cache_folder,
@@ -99,14 +99,7 @@ def this_machine(plugin: Plugin | None = None, compute_capability: str = "") -> 
     library = load_tensorrt()
     if compute_capability:
         return Machine(library, compute_capability, None, plugin)
-    try:
-        gpu = find_gpu()
-    except CudaError as error:
-        if library.flavour != "rtx":
-            raise
-        raise CudaError(
-            f"{error}; {library.title} builds for a GPU elsewhere with --compute-capability"
-        ) from error
+    gpu = find_gpu()
     return Machine(library, gpu.compute_capability, gpu, plugin)
 
 
@@ -151,7 +144,7 @@ def build_engine(
         kept = "; the engine that was there is kept" if target.exists() else ""
         raise EngineError(f"{model.precision} engine not built: {error}{kept}") from error
     except OSError as error:
-        raise EngineError(f"{error.filename or target}: {error.strerror or error}") from error
+        raise EngineError(f"{target} cannot be written: {error.strerror or error}") from error
     return target
 
 

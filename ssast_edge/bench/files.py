@@ -4,6 +4,18 @@ import os
 import tempfile
 from pathlib import Path
 
+from ssast_edge.errors import SsastEdgeError
+
+
+def check_folder(path: Path) -> None:
+    """Make the folder and raise SsastEdgeError when files cannot be written there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise SsastEdgeError(f"{path}: cannot be written to: {error.strerror or error}") from error
+
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file by a temporary name beside it and a rename."""

@@ -13,6 +13,7 @@ from ssast_edge.commands.options import DEFAULT_BUNDLE
 
 if TYPE_CHECKING:
     from ssast_edge.commands.source import SourceConfig
+    from ssast_edge.errors import AudioError
 
 _STREAM_S = 30.0  # of a microphone, which does not end by itself
 _BACKENDS = ("onnx", "tensorrt")
@@ -117,11 +118,17 @@ def bench(
         return
     if fail_over is not None:
         raise click.UsageError("--fail-over is for --compare A.json B.json")
+    if out is not None:
+        from ssast_edge.bench.files import check_folder
+
+        check_folder(out)  # before minutes of measurement
     try:
-        report = _measure(bundles or (DEFAULT_BUNDLE,), duration, count, **options)
+        report, failure = _measure(bundles or (DEFAULT_BUNDLE,), duration, count, **options)
     except KeyboardInterrupt as error:
         raise click.ClickException("ended before anything was measured") from error
     _write(report, out, as_json=as_json)
+    if failure is not None:
+        raise failure
 
 
 def _measure(
@@ -134,12 +141,14 @@ def _measure(
     threads: tuple[int, ...],
     batches: tuple[int, ...],
     **source_options: Any,
-) -> dict[str, Any]:
+) -> "tuple[dict[str, Any], AudioError | None]":
+    """The report, and why its last part, listening to a source, is missing."""
     from ssast_edge.bench.measure import measure
     from ssast_edge.bench.plan import Budget, Grid, expand, parse_duration
     from ssast_edge.bench.report_json import build_report
     from ssast_edge.bundle import load_bundle
-    from ssast_edge.commands.benching import stream
+    from ssast_edge.commands.benching import check_source, stream
+    from ssast_edge.errors import AudioError
 
     duration_s = parse_duration(duration)
     source = _source(**source_options)
@@ -147,16 +156,22 @@ def _measure(
         backends=backends, precisions=precisions, threads=threads or (1,), batches=batches or (1,)
     )
     cases = expand([load_bundle(name) for name in names], grid)
+    if source is not None:
+        check_source(source, cases[0].bundle.fbank.sample_rate)  # before minutes of measurement
     result = measure(cases, Budget(duration_s=duration_s, count=count), progress=_progress())
-    streaming = None
+    streaming, failure = None, None
     streamed = next((run.case for run in result.runs if run.has_hops), None)
     if source is not None and streamed is not None and not result.is_partial:
         click.echo(f"listening with {streamed.name}", err=True)
         is_default = click.get_current_context().get_parameter_source("duration")
         is_given = is_default is click.core.ParameterSource.COMMANDLINE
         limit_s = duration_s if is_given else _STREAM_S
-        streaming = stream(streamed, source, limit_s if source.input is None else None)
-    return build_report(result, command=["ssast-edge", *sys.argv[1:]], streaming=streaming)
+        try:
+            streaming = stream(streamed, source, limit_s if source.input is None else None)
+        except AudioError as error:
+            failure = error
+    command = ["ssast-edge", *sys.argv[1:]]
+    return build_report(result, command=command, streaming=streaming), failure
 
 
 def _source(
@@ -170,8 +185,6 @@ def _source(
         raise click.UsageError("--realtime paces a file: give it with --input")
     if input_ is None and not microphone and device is None:
         return None
-    if input_ not in (None, "-") and not Path(str(input_)).is_file():
-        raise click.ClickException(f"{input_}: no such file")  # before minutes of measurement
     return SourceConfig(input=input_, device=device, realtime=realtime)
 
 

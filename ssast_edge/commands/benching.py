@@ -92,6 +92,15 @@ class _StageOutput:
         self.missed_deadlines += sum(cost_ms > self._hop_ms for cost_ms in self._clock.take())
 
 
+def check_source(config: SourceConfig, sample_rate: int) -> None:
+    """Raise AudioError when file or microphone cannot be opened; a pipe tells only when read."""
+    if config.input == "-":
+        return
+    with open_source(config, sample_rate) as source:
+        if config.input is not None:
+            next(iter(source), None)
+
+
 def stream(case: Case, config: SourceConfig, limit_s: float | None) -> dict[str, Any]:
     """Listen to a source with one case until it ends, `limit_s` of audio or Ctrl-C.
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ssast_edge.engine import BuildProgress
+    from ssast_edge.bundle import Bundle, ModelFile
+    from ssast_edge.engine import BuildOptions, BuildProgress
 
 _PRECISIONS = ("auto", "fp32", "fp16", "int8", "all")
 _REFRESH_S = 0.1
@@ -70,7 +71,7 @@ def build(
     Jetson.
     """
     from ssast_edge.bundle import load_bundle
-    from ssast_edge.engine import BuildOptions, build_engine, choose_model, tensorrt_models
+    from ssast_edge.engine import BuildOptions, choose_model, tensorrt_models
 
     if plugin and no_plugin:
         raise click.UsageError("--plugin and --no-plugin exclude each other")
@@ -92,9 +93,30 @@ def build(
     is_all = precision == "all"
     for model in tensorrt_models(source) if is_all else (choose_model(source, precision),):
         with shown_progress(f"{source.name} {model.precision}") as show:
-            path = build_engine(source, model, options, show)
+            path = _built(source, model, options, show)
         click.echo(str(path))
         click.echo(describe_engine(path), err=True)
+
+
+def _built(
+    source: "Bundle",
+    model: "ModelFile",
+    options: "BuildOptions",
+    show: Callable[["BuildProgress"], None],
+) -> Path:
+    from ssast_edge.engine import build_engine
+    from ssast_edge.errors import CudaError
+    from ssast_edge.tensorrt_library import load_tensorrt
+
+    try:
+        return build_engine(source, model, options, show)
+    except CudaError as error:
+        library = load_tensorrt()
+        if options.compute_capability or library.flavour != "rtx":
+            raise
+        raise CudaError(
+            f"{error}; {library.title} builds for a GPU elsewhere with --compute-capability"
+        ) from error
 
 
 def describe_engine(path: Path) -> str:

@@ -126,7 +126,9 @@ def test_energy_is_shared_out_among_the_inferences(
         (["--backend", "abacus"], "'abacus' is not one of"),
         (["--fail-over", "10%"], "--fail-over is for --compare"),
         (["--realtime"], "--realtime paces a file"),
-        (["--input", "no.wav"], "no.wav: no such file"),
+        (["--input", "no.wav"], "no.wav"),
+        (["--input", __file__, "--duration", "1h"], "cannot be read as audio"),
+        (["--out", "/proc/none", "--duration", "1h"], "/proc/none: cannot be written to"),
         (["--input", "a.wav", "--microphone"], "give one"),
         (["--precision", "fp8"], "nothing can be measured here: wake-words onnx fp8"),
         (["--compare", "a.json", "b.json"], "a.json: No such file"),
@@ -139,6 +141,22 @@ def test_a_mistake_is_one_line(arguments: list[str], why: str) -> None:
     last = ran.stderr.splitlines()[-1]
     assert why in last
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.usefixtures("without_probe")
+def test_a_source_that_fails_in_the_end_leaves_the_rest_of_the_report(
+    tones: str, tmp_path: Path
+) -> None:
+    ran = CliRunner().invoke(
+        main,
+        ["bench", tones, "--duration", "200ms", "--input", "-", "--out", str(tmp_path)],
+        input=b"",
+    )
+    assert ran.exit_code == 1
+    assert "the audio stream is empty" in ran.stderr.splitlines()[-1]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["cases"][0]["engine"]["count"] > 0
+    assert report["streaming"] is None
 
 
 def test_a_broken_bundle_is_one_line(tone_folder: Path, tmp_path: Path) -> None:
