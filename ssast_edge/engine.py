@@ -4,14 +4,17 @@ TensorRT 10.3 to 11 and TensorRT for RTX go the same way. Engines lie in a cache
 the bundle; an engine that is there and fits is not built again.
 """
 
+import glob
 import logging
 import re
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
 from ssast_edge.bundle import Bundle, ModelFile
@@ -54,6 +57,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
+_ABANDONED_S = 24 * 3600
 _CAPABILITY = re.compile(r"\d{1,2}\.\d")
 
 
@@ -155,6 +159,7 @@ def _build(
     on_progress: Callable[[BuildProgress], None] | None,
 ) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target)
     began_s = perf_counter()
     # A sibling, so that the last step is a rename within one file system.
     with TemporaryDirectory(".tmp", f".{target.name}.", target.parent) as temporary:
@@ -163,6 +168,14 @@ def _build(
         found = run_build(asdict(request), folder, _listener(on_progress))
         manifest = _manifest(folder / "engine", found, source, request.precision, began_s)
         write_engine(target, folder / "engine", manifest)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what builds left that were killed; one that still runs is not so old."""
+    for folder in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        with suppress(OSError):
+            if time() - folder.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(folder)
 
 
 def _is_current(target: Path, machine: Machine, source: str, options: BuildOptions) -> bool:

@@ -14,6 +14,7 @@ from ssast_edge.bench.wording import (
     megabytes,
     milliseconds,
     percent,
+    percentile,
     power_line,
     ratio,
     seconds,
@@ -68,7 +69,8 @@ def to_html(report: Mapping[str, Any]) -> str:
 _INFERENCE_NOTE = (
     "Log-mel to logits, without a pause. The cases take turns in short rounds, so that what "
     "disturbs the machine disturbs each alike; the ratio is the time a window takes against the "
-    "first case, median over the rounds with its 95 % interval."
+    "first case, median over the rounds with its 95 % interval. A dash: too few were measured to "
+    "tell."
 )
 _HOP_NOTE = (
     "All work between two inferences of a stream: log-mel of the new audio in blocks of 80 ms, "
@@ -119,7 +121,7 @@ def _tiles(case: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     engine, hop, memory = case["engine"], case["hop"], case["memory"]
     tiles = [
         (f"{milliseconds(engine['p50_ms'])} ms", "inference, median"),
-        (f"{milliseconds(engine['p99_ms'])} ms", "inference, 99 %"),
+        (f"{percentile(engine, 'p99')} ms", "inference, 99 %"),
     ]
     if hop:
         missed = f"{hop['missed_deadlines']} of {hop['count']}"
@@ -178,7 +180,7 @@ def _inference_table(cases: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         [
             case["name"],
-            *(milliseconds(case["engine"][f"{name}_ms"]) for name in names),
+            *(percentile(case["engine"], name) for name in names),
             f"{case['engine']['windows_per_s']:.0f}",
             ratio(case["engine"]["ratio"]),
             f"{case['engine']['count']}",
@@ -273,7 +275,7 @@ def _hop_table(cases: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         [
             case["name"],
-            *(milliseconds(hop[f"{name}_ms"]) for name in ("p50", "p95", "p99", "p99.9", "max")),
+            *(percentile(hop, name) for name in ("p50", "p95", "p99", "p99.9", "max")),
             milliseconds(hop["latency"]["p50_ms"]),
             f"{hop['missed_deadlines']} of {hop['count']}",
             f"{hop['real_time_factor']:.4f}",

@@ -10,12 +10,15 @@ from ssast_edge.bench.wording import (
     megabytes,
     milliseconds,
     percent,
+    percentile,
     power_line,
     ratio,
     seconds,
     stages_line,
     versions_line,
 )
+
+_PERCENTILES = ("p50", "p90", "p95", "p99", "p99.9", "max", "jitter")
 
 
 def to_markdown(report: Mapping[str, Any]) -> str:
@@ -38,10 +41,10 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         f"{report['duration_s']:.0f} s",
         "",
         "Inference, ms (log-mel to logits; ratio: time a window against the first case, median "
-        "over the rounds with 95 % interval):",
+        "over the rounds with 95 % interval; -: too few were measured to tell):",
         "",
         *_table(
-            ("case", "p50", "p90", "p95", "p99", "p99.9", "max", "jitter", "windows/s", "ratio"),
+            ("case", *_PERCENTILES, "measured", "windows/s", "ratio"),
             (
                 (case["name"], *_percentiles(case["engine"]), *_throughput(case))
                 for case in report["cases"]
@@ -76,8 +79,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _percentiles(part: Mapping[str, Any]) -> list[str]:
-    names = ("p50", "p90", "p95", "p99", "p99.9", "max", "jitter")
-    return [milliseconds(part[f"{name}_ms"]) for name in names]
+    return [*(percentile(part, name) for name in _PERCENTILES), f"{part['count']}"]
 
 
 def _throughput(case: Mapping[str, Any]) -> list[str]:
@@ -88,7 +90,7 @@ def _hop_row(case: Mapping[str, Any]) -> list[str]:
     hop = case["hop"]
     return [
         case["name"],
-        *(milliseconds(hop[f"{name}_ms"]) for name in ("p50", "p99", "max")),
+        *(percentile(hop, name) for name in ("p50", "p99", "max")),
         f"{hop['missed_deadlines']} of {hop['count']}",
         f"{hop['real_time_factor']:.3f}",
         percent(hop["cpu_percent"]),

@@ -23,6 +23,13 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.{digits}f}" if value >= 0.01 else f"{value:.2g}"
 
 
+def percentile(part: Mapping[str, Any], name: str) -> str:
+    """Of durations: "p99.9", or "max"; a dash where too few were measured to tell it."""
+    share = float(name[1:]) if name.startswith("p") else 0.0
+    is_told = share <= 50 or round(part["count"] * (100 - share), 6) >= 100
+    return milliseconds(part[f"{name}_ms"]) if is_told else "-"
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """With its sign."""
     return "-" if value is None else f"{value:.{digits}f} %"

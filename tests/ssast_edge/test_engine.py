@@ -21,6 +21,7 @@ from ssast_edge.engine import (
     build_engine,
     choose_model,
     engine_path,
+    onnx_sha256,
     tensorrt_models,
 )
 from ssast_edge.engine_manifest import EngineError, check_file, manifest_path, read_manifest
@@ -144,14 +145,23 @@ def test_an_engine_that_fits_is_not_built_again(
 
 @needs_rtx
 @pytest.mark.tensorrt
-def test_the_command_builds_into_the_cache(tone_folder: Path, cache: Path) -> None:
+def test_the_command_builds_into_the_cache(
+    tone_bundle: Bundle, tone_folder: Path, cache: Path
+) -> None:
+    target = engine_path(onnx_sha256(tone_bundle, choose_model(tone_bundle)), "fp32")
+    killed, running = (cache / f".{target.name}.{name}.tmp" for name in ("killed", "running"))
+    for folder in (killed, running):
+        folder.mkdir(parents=True)
+    os.utime(killed, times=(0, 0))
     result = build(tone_folder, "--compute-capability", "8.6", "--workspace", "64")
     assert result.exit_code == 0, result.stderr
     path = Path(result.stdout.strip())
     assert path.parent == cache
     assert "for any GPU of compute capability 8.6" in result.stderr
     manifest = read_manifest(path)
-    assert path == engine_path(manifest.onnx_sha256, "fp32")
+    assert path == target == engine_path(manifest.onnx_sha256, "fp32")
+    assert not killed.exists()
+    assert running.exists()  # a build beside this one
     assert set(files(tone_folder)) == {"MODEL_CARD.md", "bundle.json", "golden.npz", "model.onnx"}
 
 

@@ -14,6 +14,7 @@ from ssast_edge.bench.files import write_whole
 from ssast_edge.bench.report_html import to_html
 from ssast_edge.bench.report_json import ReportError, load_report, schema
 from ssast_edge.bench.report_markdown import to_markdown
+from ssast_edge.bench.wording import percentile
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 STREAMING = {
@@ -34,6 +35,23 @@ STREAMING = {
     "cpu_percent": 3.4,
     "energy": [{"meter": "RAPL", "mean_w": 12.0, "wh_per_hour_of_listening": 12.0}],
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "shown"),
+    [
+        ("p99.9", 999, "-"),
+        ("p99.9", 1000, "2.50"),
+        ("p99", 99, "-"),
+        ("p99", 100, "2.50"),
+        ("p50", 1, "2.50"),
+        ("max", 1, "2.50"),
+    ],
+)
+def test_a_percentile_that_too_few_samples_tell_is_a_dash(
+    name: str, count: int, shown: str
+) -> None:
+    assert percentile({"count": count, f"{name}_ms": 2.5}, name) == shown
 
 
 @pytest.fixture
