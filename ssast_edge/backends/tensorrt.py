@@ -134,6 +134,10 @@ class TensorrtBackend:
         if self._many is None:
             self._many = self._allocate(self.max_batch, windows=1)
         buffers = self._many
+        if self._graphs and size > 1:
+            # Recorded for one window; what another shape leaves of it in the engine, TensorRT
+            # does not say.
+            self._forget_graphs()
         self._set_batch(size, buffers)
         try:
             buffers.staging[:size] = fbank
