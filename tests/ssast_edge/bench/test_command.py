@@ -196,7 +196,7 @@ def test_ctrl_c_ends_it_early_with_a_partial_report(tones: str, tmp_path: Path) 
         if "ms an inference" in line:
             break
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["is_partial"]
