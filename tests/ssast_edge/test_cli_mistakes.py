@@ -44,7 +44,9 @@ def test_ctrl_c_before_it_listens_still_sums_up(tone_folder: Path, as_json: bool
         "from ssast_edge.cli import main\n"
         "main()\n"
     )
-    command = [sys.executable, "-c", code, "listen", "--bundle", str(tone_folder)]
+    # A shell that starts tests in the background makes them, and what they start, ignore SIGINT.
+    command = ["env", "--default-signal=INT", sys.executable, "-c", code]
+    command += ["listen", "--bundle", str(tone_folder)]
     with subprocess.Popen(
         [*command, *(["--json"] if as_json else [])],
         cwd=ROOT,

@@ -183,9 +183,10 @@ def test_memory_and_start_come_from_a_process_of_its_own(report: dict[str, Any])
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_ctrl_c_ends_it_early_with_a_partial_report(tones: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ssast_edge", "bench", tones, "--duration", "10m"]
+    # A shell that starts tests in the background makes them, and what they start, ignore SIGINT.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "ssast_edge", "bench", tones]
     process = subprocess.Popen(
-        [*command, "--out", str(tmp_path / "out")],
+        [*command, "--duration", "10m", "--out", str(tmp_path / "out")],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
