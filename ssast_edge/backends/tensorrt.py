@@ -6,6 +6,7 @@ logits. All addresses are fixed, so the whole hop is one CUDA graph, launched an
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -173,6 +174,9 @@ class TensorrtBackend:
         """Free the engine and the GPU."""
         if self._context is None:
             return
+        # First, as they hold the engine's kernels. A GPU that is lost refuses.
+        with suppress(CudaError):
+            self._forget_graphs()
         self._graphs.clear()
         self._context = self._engine = self._runtime = None  # in this order
         self._cuda.close()

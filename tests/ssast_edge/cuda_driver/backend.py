@@ -7,6 +7,7 @@ backend has put there.
 import json
 import os
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -176,9 +177,13 @@ def check_another_engine_is_refused(cuda: Cuda) -> None:
 
 def check_a_closed_backend_has_freed_everything(cuda: Cuda) -> None:
     backend = opened(cuda)
+    freed: list[int] = []
+    before = count("cuGraphExecDestroy")
+    weakref.finalize(backend._engine, lambda: freed.append(count("cuGraphExecDestroy") - before))
     backend.close()
     backend.close()
     assert stand_in().stand_in_blocks() == 0
+    assert freed == [2 if cuda.can_capture else 0]  # graphs before the engine that they run
     window = np.zeros((FRAMES, BINS), np.float32)
     assert raises(ValueError, lambda: backend.infer(window)) == "the backend is closed"
 
