@@ -226,9 +226,7 @@ def _call(driver: Any, function: str, *arguments: Any) -> Any:
     try:
         status, *results = getattr(driver, function)(*arguments)
     except (RuntimeError, OSError) as error:  # libcuda cannot be found, or lacks the function
-        raise CudaError(
-            f"CUDA: no NVIDIA driver on this machine, or one that is too old ({error})"
-        ) from error
+        raise CudaError("CUDA: no NVIDIA driver on this machine, or one that is too old") from error
     if int(status) != 0:
         raise CudaError(_failure(driver, function, status))
     if not results:

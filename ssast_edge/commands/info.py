@@ -76,7 +76,9 @@ def _lines(bundle: "Bundle") -> Iterator[tuple[str, str]]:
 def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Keys and values, two tables deep: the rest of a recipe is for --json."""
     for key, value in table.items():
-        if not isinstance(value, dict):
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            yield prefix + key, f"{len(value)} entries, see --json"
+        elif not isinstance(value, dict):
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             yield prefix + key, shown
         elif not prefix:

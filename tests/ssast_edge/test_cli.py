@@ -532,6 +532,13 @@ def test_a_word_said_twice_and_heard_once_is_found_once() -> None:
 
 
 @pytest.mark.skipif("wake-words" not in default_bundles(), reason="no bundle wake-words here")
+def test_info_of_the_shipped_bundle_keeps_its_tables_for_json() -> None:
+    lines = _invoke("info", "wake-words").stdout.splitlines()
+    assert any(line.endswith("entries, see --json") for line in lines)
+    assert not [line for line in lines if len(line) > 300]
+
+
+@pytest.mark.skipif("wake-words" not in default_bundles(), reason="no bundle wake-words here")
 def test_the_demo_hears_the_keywords_and_nothing_else() -> None:
     result = _invoke("demo")
     assert result.exit_code == 0
