@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from optimize.options import (
+    DATA,
+    FILE,
+    FOLDER,
+    MACHINE,
+    MANIFESTS,
+    PLACES,
+    places_and_machine,
+)
 from train.errors import one_line_errors
-
-FILE = click.Path(path_type=Path)
-FOLDER = click.Path(path_type=Path, file_okay=False)
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Commands(click.Group):
@@ -34,49 +38,6 @@ class Commands(click.Group):
         """Run the command; what a user got wrong becomes one line and status 1."""
         with one_line_errors():
             return super().invoke(ctx)
-
-
-def options_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several options as one decorator, in the order of the help."""
-
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-MANIFESTS = click.option(
-    "--manifests", type=FOLDER, default=Path("runs/manifests"), show_default=True,
-    help="Folder of the manifests that recipes name.",
-)  # fmt: skip
-DATA = click.option(
-    "--data", type=FOLDER, default=Path("../shared/data"), show_default=True,
-    help="Recordings of keyword recipes.",
-)  # fmt: skip
-PLACES = options_of(
-    MANIFESTS,
-    DATA,
-    click.option("--cache", type=FOLDER, default=Path("runs/pcm"), show_default=True,
-                 help="Recordings decoded once."),
-    click.option("--synthetic", type=FOLDER, default=Path("runs/synthetic"), show_default=True,
-                 help="Speech of `python -m train.synthesize`, for keyword recipes."),
-    click.option("--pool", type=FOLDER, default=Path("runs/pool"), show_default=True,
-                 help="Rendered features of keyword recipes."),
-    click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True,
-                 help="Processes that decode and render."),
-)  # fmt: skip
-MACHINE = options_of(
-    click.option(
-        "--accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto",
-        show_default=True,
-    ),
-    click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True,
-                 help="Processes that make batches."),
-    click.option("--threads", type=click.IntRange(min=0), default=0,
-                 help="Of the CPU, in training.  [default: torch's choice]"),
-)  # fmt: skip
 
 
 @click.group(cls=Commands)
@@ -147,7 +108,7 @@ def prune(
         importance=importance, sparse=sparse, limits=limits,
         distill=DistillConfig(teacher_share=teacher_share),
     )  # fmt: skip
-    places, machine = _places_and_machine(options)
+    places, machine = places_and_machine(options)
     done = run(checkpoint, out, config, places=places, machine=machine, teacher=teacher, say=_say)
     click.echo(f"{done}")
 
@@ -185,7 +146,7 @@ def distill(
     from train.recipe import load_recipe
 
     loaded = classifier_recipe(load_recipe(recipe, overrides), recipe)
-    places, machine = _places_and_machine(options)
+    places, machine = places_and_machine(options)
     config = DistillConfig(
         teacher_share=teacher_share, temperature=temperature, embedding=embedding
     )
@@ -418,7 +379,7 @@ def run(recipe: Path, out: Path | None, overrides: tuple[str, ...], **options: A
     from optimize.run import optimize
 
     loaded = load_optimize_recipe(recipe, overrides)
-    places, machine = _places_and_machine(options)
+    places, machine = places_and_machine(options)
     folder = out or Path("runs/optimize") / loaded.name
     report = optimize(loaded, out=folder, places=places, machine=machine, say=_say)
     click.echo(report.with_suffix(".md").read_text(encoding="utf-8"), nl=False)
@@ -428,19 +389,6 @@ def run(recipe: Path, out: Path | None, overrides: tuple[str, ...], **options: A
 def _say(line: str) -> None:
     """Progress: the result alone goes to stdout."""
     click.echo(line, err=True)
-
-
-def _places_and_machine(options: dict[str, Any]) -> tuple[Any, Any]:
-    """The options of PLACES and MACHINE as the functions take them."""
-    from train.engine import Machine
-    from train.task import Places
-
-    places = "manifests", "data", "cache", "synthetic", "pool", "jobs"
-    machine = "accelerator", "workers", "threads"
-    return (
-        Places(**{name: options[name] for name in places}),
-        Machine(**{name: options[name] for name in machine}),
-    )
 
 
 if __name__ == "__main__":
