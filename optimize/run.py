@@ -24,11 +24,11 @@ from optimize.chain.bundle_steps import (
     shipped,
 )
 from optimize.chain.context import Context, Say
-from optimize.chain.keeper import ChainError, Done, digest_file
+from optimize.chain.keeper import ChainError, Done
 from optimize.chain.training_steps import baselines, checkpoint_of, distilled, pruned, tuned
 from optimize.comparison.compare import Held, compare
 from optimize.comparison.report import write_report
-from optimize.quantization.quantize import float_model
+from optimize.quantization.quantize import BudgetError, float_model
 from optimize.recipe import OptimizeRecipe
 from ssast_edge.bundle import load_bundle
 from ssast_edge.engine import BuildOptions, build_engine, choose_model
@@ -69,7 +69,7 @@ def within_budget(run: Context, small: Path) -> Done:
     try:
         return flavours(run, exported(run, small))
     except ChainError as error:
-        if run.recipe.qat is None or "budget" not in str(error):
+        if run.recipe.qat is None or not isinstance(error.__cause__, BudgetError):
             raise
         run.say("flavours: the budget is missed; fine-tuning under INT8's rounding")
     return flavours(run, exported(run, tuned(run, small)))
@@ -110,9 +110,7 @@ def compared(
         "config": asdict(config),
         "seed": run.recipe.seed,
         "audio": run.audio,
-        "manifest": digest_file(run.places.manifests / config.manifest)
-        if config.manifest
-        else None,
+        "manifest": run.compared_on,
         "engines": run.chain.done["build"].result if "build" in run.chain.done else None,
     }
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from optimize.chain.keeper import Chain, Done, digest_file
+from optimize.chain.keeper import Chain, Done, digest_file, digest_manifest
 from optimize.pruning.recovery import classifier_recipe
 from optimize.quantization.calibration_audio import write_calibration_manifest
 from optimize.recipe import OptimizeRecipe
@@ -43,16 +43,18 @@ class Context:
             "recipe": recipe_table(state.recipe),
         }
         self.audio = self._audio()
+        # Read here, not after hours of pruning: a wrong path is one line at once.
+        self.calibrated_on = self._manifest(recipe.calibration.manifest) or self.audio
+        self.compared_on = self._manifest(recipe.compare.manifest)
 
     def quantizing(self, source: Done) -> dict[str, Any]:
         """What quantising a step's bundle depends on."""
         if self.recipe.quantize is None:
             return {"model": source.key}
-        given = self.recipe.calibration.manifest
         return {
             "model": source.key,
             "config": asdict(self.recipe.quantize),
-            "manifest": digest_file(self.places.manifests / given) if given else self.audio,
+            "manifest": self.calibrated_on,
         }
 
     def calibration(self, folder: Path) -> tuple[Path, str]:
@@ -75,6 +77,9 @@ class Context:
         """A line of progress within a step."""
         self.say(f"  {line}")
 
+    def _manifest(self, given: str) -> str | None:
+        return digest_manifest(self.places.manifests / given) if given else None
+
     def _audio(self) -> Any:
         """Of the recordings that training, triggers and comparison read: what changes with them."""
         if isinstance(self.trained, KeywordRecipe):
@@ -83,4 +88,4 @@ class Context:
             return [len(clips), sum(clip.path.stat().st_size for clip in clips)]
         places = self.trained.data.manifest.split(" + ")
         files = [self.places.manifests / place for place in places]
-        return [digest_file(file) for file in files if file.is_file()]
+        return [digest_manifest(file) for file in files if file.exists()]

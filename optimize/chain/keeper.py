@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Chain", "ChainError", "Done", "digest_file", "digest_folder"]
+__all__ = ["Chain", "ChainError", "Done", "digest_file", "digest_manifest"]
 
 _RECORD = "step.json"
 # What a person can cause: data, recipes, disks, a library that is not installed.
@@ -100,8 +100,17 @@ def digest_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def digest_folder(path: Path) -> str:
-    """Hash of the names and sizes of the files below a folder, which costs no reading."""
+def digest_manifest(path: Path) -> str:
+    """Hash of a manifest's bytes; of a folder's the names and sizes of its files, not read.
+
+    Raises ValueError where there is none.
+    """
+    if path.is_file():
+        return digest_file(path)
+    if not path.is_dir():
+        raise ValueError(
+            f"{path}: no such manifest; wanted a CSV file or a folder of class folders"
+        )
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())

@@ -108,6 +108,8 @@ def tuned(run: Context, small: Path) -> Path:
         "quantize": asdict(quantize),
         "audio": run.audio,
     }
+    if run.recipe.calibration.manifest:
+        inputs["calibration"] = run.calibrated_on
 
     def work(folder: Path) -> dict[str, Any]:
         manifest, _ = run.calibration(folder)

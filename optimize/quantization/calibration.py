@@ -98,7 +98,7 @@ def calibrate(model: Path, windows: Windows, cache: Path | None = None) -> Calib
         found = _load(cache)
         if found.model != model_hash:
             raise CalibrationError(
-                f"{cache} was calibrated for another model; remove it or give another --cache"
+                f"{cache} was calibrated for another model; remove it or give another --out"
             )
         if found.data == data_hash:
             return found
