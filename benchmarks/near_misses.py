@@ -21,7 +21,7 @@ from benchmarks.output import write_json
 from ssast_edge import Spotter, load_bundle
 from ssast_edge.audio import read_audio
 from ssast_edge.backends import open_backend
-from train.detection_metrics import miss_interval
+from ssast_edge.evaluation.intervals import miss_interval
 from train.errors import one_line_errors
 from train.packs import read_synthetic
 

@@ -24,12 +24,12 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from ssast_edge.bundle import load_bundle
+from ssast_edge.evaluation.det import det_curve, shifted
+from ssast_edge.evaluation.matching import TOLERANCE_S, Score, match
+from ssast_edge.evaluation.scores import HopScores, replay, run_bundle
+from ssast_edge.evaluation.track import Track
 from ssast_edge.trigger import TriggerConfig
-from train.det_curve import det_curve, shifted
-from train.detection_metrics import TOLERANCE_S, Score, match
 from train.errors import one_line_errors
-from train.streaming import HopScores, replay, run_bundle
-from train.track import Track
 from train.triggers import make_conditions
 
 # Shifts of every threshold, as logits: an eager, the shipped and a strict setting.
@@ -48,16 +48,16 @@ def score(track: Track, hops: HopScores, triggers: Mapping[str, TriggerConfig]) 
 
 def source_at(track: Track, time_s: float) -> str:
     """The clip that plays at a time."""
-    started = [f"{pack} {name}" for at, pack, name in track.sources if at <= time_s]
+    started = [f"{s.pack} {s.name}" for s in track.sources if s.start_s <= time_s]
     return started[-1] if started else "start"
 
 
 def hours_by_pack(track: Track) -> dict[str, float]:
     """Length of the track by the pack of its clips, each with the pause that follows it."""
-    starts = [at for at, _, _ in track.sources] + [3600 * track.hours]
+    starts = [source.start_s for source in track.sources] + [3600 * track.hours]
     hours: dict[str, float] = defaultdict(float)
-    for (at, pack, _), end in zip(track.sources, starts[1:], strict=True):
-        hours[pack] += (end - at) / 3600
+    for source, end in zip(track.sources, starts[1:], strict=True):
+        hours[source.pack] += (end - source.start_s) / 3600
     return {pack: round(hours[pack], 3) for pack in sorted(hours)}
 
 

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from ssast_edge.audio import read_audio
 from ssast_edge.errors import SsastEdgeError
+from ssast_edge.evaluation.alignment import word_extent
 from ssast_edge.fbank import FbankConfig, fbank
-from train.alignment import word_extent
 from train.augment import WaveformAugmentConfig, augment_waveform
 from train.data.partial import filled_whole
 from train.packs import Clip

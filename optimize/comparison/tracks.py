@@ -19,14 +19,15 @@ from tqdm import tqdm
 from optimize.comparison.clips import decisions, logit_differences
 from optimize.comparison.variants import Variant
 from ssast_edge.bundle import Bundle
+from ssast_edge.evaluation.bootstrap import Estimate, Interval, paired_bootstrap
+from ssast_edge.evaluation.det import DetPoint, det_curve, miss_rate_at, shifted
+from ssast_edge.evaluation.intervals import miss_interval
+from ssast_edge.evaluation.matching import TOLERANCE_S, Score, match
+from ssast_edge.evaluation.scores import HopScores, replay, run_bundle
+from ssast_edge.evaluation.track import Track
 from ssast_edge.fbank import fbank
 from ssast_edge.trigger import TriggerConfig
-from train.det_curve import DetPoint, det_curve, miss_rate_at, shifted
-from train.detection_metrics import TOLERANCE_S, Score, match, miss_interval
-from train.metrics import Estimate, Interval, paired_bootstrap
 from train.packs import Split
-from train.streaming import HopScores, replay, run_bundle
-from train.track import Track
 from train.triggers import make_conditions
 
 __all__ = ["HeldOutTrack", "clips_right", "compare_on_track", "open_track"]
@@ -97,7 +98,7 @@ def clips_right(track: Track, score: Score) -> NDArray[np.float64]:
 
     A detection that belongs to a word counts for that word's clip, however late it came.
     """
-    starts = np.array([start for start, _, _ in track.sources])
+    starts = np.array([source.start_s for source in track.sources])
     right = np.ones(len(starts))
     wrong = [word.start_s for word in score.missed] + list(score.false_times_s)
     for time_s in wrong:

@@ -20,11 +20,11 @@ from optimize.comparison.tracks import clips_right  # noqa: E402
 from optimize.comparison.verdict import targets  # noqa: E402
 from optimize.recipe import CompareConfig, load_optimize_recipe  # noqa: E402
 from ssast_edge import Detection  # noqa: E402
-from train.det_curve import DetPoint, miss_rate_at  # noqa: E402
-from train.detection_metrics import match  # noqa: E402
+from ssast_edge.evaluation.det import DetPoint, miss_rate_at  # noqa: E402
+from ssast_edge.evaluation.matching import match  # noqa: E402
+from ssast_edge.evaluation.track import Source, Track, Word  # noqa: E402
 from train.export import export_bundle  # noqa: E402
 from train.task import Places  # noqa: E402
-from train.track import Track, Word  # noqa: E402
 
 RECIPES = Path(__file__).parents[2] / "optimize" / "recipes"
 
@@ -77,7 +77,7 @@ def test_misses_at_equal_false_accepts_are_the_least_within_them() -> None:
 
 def test_a_clip_is_right_without_misses_and_false_accepts() -> None:
     words = (Word("a", 1.0, 1.5, "x"), Word("a", 11.0, 11.5, "y"))
-    sources = ((0.5, "p", "x"), (5.0, "p", "noise"), (10.5, "p", "y"))
+    sources = tuple(Source(at, "p", name) for at, name in ((0.5, "x"), (5.0, "noise"), (10.5, "y")))
     track = Track(np.zeros(16000 * 20, np.float32), words, sources)
     events = [Detection("a", 1.4, 0.9), Detection("a", 6.0, 0.9)]
     score = match(words, events, hours=track.hours)

@@ -11,9 +11,9 @@ import soundfile
 from click.testing import CliRunner
 
 from benchmarks import near_misses, startup, streaming_cost, streaming_track
+from ssast_edge.evaluation.det import shifted
+from ssast_edge.evaluation.track import Source, Track
 from ssast_edge.trigger import TriggerConfig
-from train.det_curve import shifted
-from train.track import Track
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,7 +61,10 @@ def test_all_thresholds_move_by_the_same_logit() -> None:
 
 
 def test_hours_are_those_of_each_clip_and_the_pause_after_it() -> None:
-    sources = ((0.5, "librispeech", "a"), (2.0, "esc10", "b"), (3.0, "librispeech", "c"))
+    sources = tuple(
+        Source(at, pack, "x")
+        for at, pack in ((0.5, "librispeech"), (2.0, "esc10"), (3.0, "librispeech"))
+    )
     track = Track(np.zeros(16000 * 3600, dtype=np.float32), (), sources)
     hours = streaming_track.hours_by_pack(track)
     assert hours == {"esc10": 0.0, "librispeech": 1.0}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.alignment import word_extent
+from ssast_edge.evaluation.alignment import word_extent
 from train.packs import DATA_LICENCES, read_packs, read_synthetic, split_of
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.detection_metrics import match
-from train.streaming import HopScores, choose_trigger, replay
-from train.track import Track, Word
-from train.triggers import choose_triggers
+from ssast_edge.evaluation.matching import match
+from ssast_edge.evaluation.scores import HopScores, replay
+from ssast_edge.evaluation.track import Track, Word
+from train.triggers import choose_trigger, choose_triggers
 
 HOP_S = 0.08
 

@@ -1,20 +1,17 @@
-"""A detector's events against a track: misses, false accepts per hour, delay, exact intervals.
+"""A detector's events against a track: misses, false accepts per hour, delay.
 
 Matching is one to one: the first detection of the right label from the word's start to its end plus
 `TOLERANCE_S` is a hit, further ones there are duplicates, everything else is a false accept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import beta, chi2
+from ssast_edge.evaluation.intervals import miss_interval, rate_interval
+from ssast_edge.evaluation.track import Word
+from ssast_edge.spotter import Detection
 
-from ssast_edge import Detection
-from train.track import Word
-
-__all__ = ["TOLERANCE_S", "Score", "match", "miss_interval", "rate_interval"]
+__all__ = ["TOLERANCE_S", "Score", "match"]
 
 TOLERANCE_S = 0.5
 
@@ -95,18 +92,3 @@ def match(
         len(wanted), len(hit), len(false_times), duplicates, hours,
         tuple(delays), tuple(false_times), missed,
     )  # fmt: skip
-
-
-def miss_interval(misses: int, words: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Clopper-Pearson interval of a miss rate."""
-    tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, misses, words - misses + 1)) if misses else 0.0
-    high = float(beta.ppf(1 - tail, misses + 1, words - misses)) if misses < words else 1.0
-    return low, high
-
-
-def rate_interval(events: int, hours: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact Poisson interval of a rate per hour."""
-    tail = (1 - confidence) / 2
-    low = float(chi2.ppf(tail, 2 * events)) / 2 if events else 0.0
-    return low / hours, float(chi2.ppf(1 - tail, 2 * events + 2)) / 2 / hours

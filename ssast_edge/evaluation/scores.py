@@ -1,32 +1,26 @@
-"""Runs a bundle over a track through the device's own runtime, and chooses its triggers on one.
+"""Runs a bundle over a track through the device's own runtime.
 
 Scores are computed once; triggers are then replayed over them as often as wanted.
 """
 
-from __future__ import annotations
-
-import itertools
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssast_edge import Detection, Spotter
 from ssast_edge.backends import Backend
 from ssast_edge.bundle import Bundle
+from ssast_edge.evaluation.matching import Score, match
+from ssast_edge.evaluation.track import Track
+from ssast_edge.spotter import Detection, Spotter
 from ssast_edge.trigger import Trigger, TriggerConfig
-from train.detection_metrics import Score, match
-from train.track import Track
 
-__all__ = ["HopScores", "choose_trigger", "replay", "run_bundle", "sweep"]
+__all__ = ["THRESHOLDS", "HopScores", "replay", "run_bundle", "sweep"]
+
+THRESHOLDS = 1 / (1 + np.exp(-np.arange(-3.0, 6.01, 0.125)))  # of `sweep`
 
 _BLOCK = 16000 * 5
-
-# One false accept per hour counts as much as missing this share of all keywords.
-_MISS_PER_FALSE_ACCEPT = 0.02
-_THRESHOLDS = 1 / (1 + np.exp(-np.arange(-3.0, 6.01, 0.125)))
 
 
 @dataclass(frozen=True)
@@ -101,31 +95,7 @@ def sweep(
 ) -> list[tuple[float, Score]]:
     """(threshold, score) of one label over a fixed grid of thresholds."""
     results = []
-    for threshold in _THRESHOLDS.tolist():
+    for threshold in THRESHOLDS.tolist():
         events = replay(hops, {label: replace(base, threshold=threshold)})
         results.append((threshold, match(track.words, events, hours=track.hours, label=label)))
     return results
-
-
-def choose_trigger(
-    tracks: list[tuple[HopScores, Track]], label: str
-) -> tuple[TriggerConfig, float]:
-    """Smoothing, hits and threshold with the least cost on the average of validation tracks.
-
-    Cost: the label's part of the overall miss rate plus 0.02 for every false accept per hour; of
-    the thresholds that tie, the middle one. Returns the trigger and its mean cost.
-    """
-    best: tuple[float, TriggerConfig] = (math.inf, TriggerConfig())
-    for smoothing_ms, min_hits in itertools.product((0.0, 160.0, 240.0, 320.0), (1, 2)):
-        base = TriggerConfig(smoothing_ms=smoothing_ms, min_hits=min_hits)
-        costs = np.zeros(len(_THRESHOLDS))
-        for hops, track in tracks:
-            for i, (_, score) in enumerate(sweep(hops, track, label, base)):
-                misses = score.miss_rate / len(hops.labels)
-                costs[i] += misses + _MISS_PER_FALSE_ACCEPT * score.false_accepts_per_hour
-        costs /= len(tracks)
-        tied = np.flatnonzero(costs <= costs.min() + 1e-9)
-        if costs.min() < best[0] - 1e-9:
-            threshold = round(float(_THRESHOLDS[tied[len(tied) // 2]]), 4)
-            best = float(costs.min()), replace(base, threshold=threshold)
-    return best[1], best[0]

@@ -4,18 +4,16 @@ Two models are compared at equal false accepts: how many words each misses where
 are at most those. Knows hop scores and triggers, no model.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ssast_edge.evaluation.matching import match
+from ssast_edge.evaluation.scores import HopScores, replay
+from ssast_edge.evaluation.track import Track
 from ssast_edge.trigger import TriggerConfig
-from train.detection_metrics import match
-from train.streaming import HopScores, replay
-from train.track import Track
 
 __all__ = ["DetPoint", "det_curve", "miss_rate_at", "shifted"]
 

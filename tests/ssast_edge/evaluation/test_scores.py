@@ -3,11 +3,8 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("scipy", reason="scipy is not installed (extra: train)")
-pytest.importorskip("torch", reason="torch is not installed (extra: train)")
-
-from ssast_edge.trigger import Trigger, TriggerConfig  # noqa: E402
-from train.streaming import HopScores, replay  # noqa: E402
+from ssast_edge.evaluation.scores import HopScores, replay
+from ssast_edge.trigger import Trigger, TriggerConfig
 
 
 @pytest.mark.parametrize("smoothing_ms", [0.0, 160.0, 320.0])

@@ -1,0 +1,1 @@
+"""How well bundles detect, as it is lived: hours of audio through the streaming runtime."""
