@@ -34,9 +34,9 @@ from train.engine import Machine, open_machine
 from train.errors import one_line_errors
 from train.evaluate import evaluate
 from train.keywords import open_keywords
-from train.metrics import mean_and_interval_over_seeds
 from train.plots import BLUE, GREY, ORANGE, save_figure
 from train.recipe import FinetuneRecipe, KeywordRecipe
+from train.seeds import mean_and_interval_over_seeds
 from train.task import Places
 
 ARMS = ("pruned", "magnitude", "random depth", "from scratch")

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from ssast_edge.evaluation.class_scores import Evaluation, evaluate_scores
 from train.checkpoint import CheckpointError, load_checkpoint, load_classifier
 from train.corpus import Part, hold_out, open_recordings
 from train.data.manifest import Example, ManifestError
 from train.evaluation_report import write_report
-from train.metrics import Evaluation, evaluate_scores
 from train.model import Classifier, Encoder, fit_pos_embed
 from train.recipe import FinetuneRecipe
 from train.scoring import score_clips, targets_of

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from train.metrics import Estimate, Evaluation
+from ssast_edge.evaluation.bootstrap import Estimate
+from ssast_edge.evaluation.class_scores import Evaluation
 from train.plots import plot_average_precision, plot_confusion
 
 __all__ = ["write_report"]

@@ -14,17 +14,19 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 
+from ssast_edge.evaluation.metrics import mean_average_precision
 from train.augment import LogMelAugmentConfig
 from train.checkpoint import Model, build_model
 from train.data.clips import Batch
 from train.engine import Machine, TrainingData, Validation, fit, open_machine, resume_point
 from train.initial import start_from
-from train.metrics import mean_average_precision
+from train.mining import load_mined
 from train.model import Classifier
-from train.packs import Clip, Split, read_packs, read_synthetic
+from train.packs import Clip, Split
 from train.pool import FeaturePool, make_pool
 from train.recipe import KeywordRecipe, RecipeError
 from train.task import Places, TaskData, TaskObjective
+from train.training_set import training_set
 from train.windows import WindowSampler
 
 __all__ = ["KeywordObjective", "open_keywords", "prepare_pool", "train_keywords"]
@@ -69,12 +71,17 @@ def train_keywords(
     machine: Machine,
     jobs: int = 2,
     init: Path | None = None,
+    mined: tuple[Path, ...] = (),
 ) -> Path:
-    """Train to the recipe's last step; returns the checkpoint folder."""
+    """Train to the recipe's last step; returns the checkpoint folder.
+
+    mined: files of `train.mining`, which the recipe's `windows.mined` gives a weight.
+    """
     fabric = open_machine(machine, recipe)
     resume = resume_point(recipe, out)
     statistics = (resume.mean, resume.std) if resume is not None else None
-    places = Places(data=data, synthetic=synthetic, pool=out.parent / "pool", jobs=jobs)
+    pool = out.parent / "pool"
+    places = Places(data=data, synthetic=synthetic, pool=pool, jobs=jobs, mined=mined)
     opened = open_keywords(recipe, places, fabric, statistics=statistics)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe, opened.record.classes, *opened.record.statistics)
@@ -114,6 +121,9 @@ def open_keywords(
             )
     classes = (*recipe.labels, *recipe.auxiliary_labels)
     record = TrainingData(classes, statistics or pool.statistics(), _sources(recipe))
+    if recipe.windows.mined and not places.mined:
+        raise RecipeError("windows.mined is above 0: give the files of `python -m train mine`")
+    mined = load_mined(places.mined, classes, recipe.windows.num_frames)
 
     def sampler(of: FeaturePool, augment: LogMelAugmentConfig, seed: int) -> WindowSampler:
         return WindowSampler(
@@ -124,6 +134,7 @@ def open_keywords(
             seed=seed,
             fill=record.statistics[0],
             auxiliary_labels=recipe.auxiliary_labels,
+            mined=mined,
         )
 
     validation = None
@@ -169,15 +180,7 @@ def prepare_pool(
     split: Split = "train",
 ) -> FeaturePool:
     """The recipe's clips of a split as features; made in `folder` when it is not there yet."""
-    clips = [clip for clip in read_packs(data, recipe.data.packs) if clip.split == split]
-    if recipe.data.synthetic:
-        if synthetic is None or not (synthetic / "manifest.csv").is_file():
-            raise RecipeError(
-                f"the recipe wants synthetic speech, none in {synthetic}: run "
-                "`python -m train.synthesize --out DIR` and pass --synthetic DIR"
-            )
-        clips += [clip for clip in read_synthetic(synthetic) if clip.split == split]
-    keep = [clip for clip in clips if clip.kind != "silence" and _wanted(clip, recipe)]
+    keep = training_set(recipe, data, synthetic, split)
     return make_pool(
         folder,
         keep,
@@ -195,14 +198,11 @@ def _sources(recipe: KeywordRecipe) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*packs, *(["synthetic"] if recipe.data.synthetic else [])]))
 
 
-def _wanted(clip: Clip, recipe: KeywordRecipe) -> bool:
-    return clip.kind != "keyword" or clip.word in recipe.labels
-
-
 def _renderings(clip: Clip, recipe: KeywordRecipe) -> int:
+    data = recipe.data
     if clip.kind == "keyword":
-        recorded = clip.pack != "synthetic"
-        return (
-            recipe.data.renderings_keyword if recorded else recipe.data.renderings_synthetic_keyword
-        )
-    return recipe.data.renderings_other
+        is_recorded = clip.pack != "synthetic"
+        return data.renderings_keyword if is_recorded else data.renderings_synthetic_keyword
+    if clip.word in recipe.labels:
+        return data.renderings_sound if clip.kind == "sound" else data.renderings_keyword
+    return data.renderings_other

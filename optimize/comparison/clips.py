@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from optimize.comparison.variants import Variant
 from optimize.quantization.quantize import Difference
+from ssast_edge.evaluation.bootstrap import Estimate, Interval, paired_bootstrap
+from ssast_edge.evaluation.class_scores import evaluate_scores
 from train.corpus import Part
 from train.data.clips import ClipConfig, cut_windows
 from train.data.source import DecodeError
-from train.metrics import Estimate, Interval, evaluate_scores, paired_bootstrap
 from train.scoring import targets_of
 
 __all__ = ["compare_on_clips", "decisions", "logit_differences"]

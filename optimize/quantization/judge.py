@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from optimize.quantization.calibration import INPUT, CalibrationError, open_session
 from ssast_edge.bundle import Bundle
+from ssast_edge.evaluation.bootstrap import Estimate, Interval, bootstrap
+from ssast_edge.evaluation.metrics import mean_average_precision
 from ssast_edge.fbank import fbank
 from train.data.manifest import Example, read_manifest
 from train.data.source import DecodeError, decode
-from train.metrics import Estimate, Interval, bootstrap, mean_average_precision
 
 __all__ = ["Difference", "Judge", "Judgement", "LabelledWindows", "Recordings", "run_windows"]
 

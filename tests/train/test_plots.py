@@ -12,8 +12,8 @@ pytest.importorskip("scipy", reason="scipy is not installed (extra: train)")
 
 from matplotlib.image import imread  # noqa: E402
 
+from ssast_edge.evaluation.class_scores import Evaluation, evaluate_scores  # noqa: E402
 from train.evaluation_report import write_report  # noqa: E402
-from train.metrics import Evaluation, evaluate_scores  # noqa: E402
 from train.plots import plot_confusion, plot_reconstruction, plot_training  # noqa: E402
 
 
