@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,9 +31,12 @@ __all__ = [
     "choose_trigger",
     "choose_triggers",
     "make_conditions",
+    "track_clips",
 ]
 
-TRACK_PACKS = ("wake_words", "speech_commands", "esc10", "librispeech", "speechocean", "wuw")
+TRACK_PACKS = (
+    "wake_words", "speech_commands", "esc10", "esc50_nc", "librispeech", "speechocean", "wuw",
+)  # fmt: skip
 CONDITIONS: dict[str, float | None] = {"clean": None, "10 dB": 10.0}  # SNR
 
 # One false accept per hour counts as much as missing this share of all keywords.
@@ -49,16 +53,27 @@ def make_conditions(
     fold. Speech Commands' clips of silence are cut from the background noises, those of training
     too: they are left out.
     """
-    clips = [c for c in read_packs(data, TRACK_PACKS) if c.split == split]
-    clips = [c for c in clips if c.kind != "silence"]
-    clips = [c for c in clips if c.kind != "keyword" or c.word in labels]
-    track = build_track([as_recording(c) for c in clips], seed=seed)
+    clips = track_clips(data, split, labels)
+    track = build_track([as_recording(c, labels) for c in clips], seed=seed)
     sounds = read_packs(data, ("background_noise", "esc10"))
     noise = [read_audio(c.path) for c in sounds if c.split == split]
     return track, {
-        name: track.samples if snr is None else mix_noise(track, noise, snr_db=snr, seed=seed)
+        name: track.samples[:] if snr is None else mix_noise(track, noise, snr_db=snr, seed=seed)[:]
         for name, snr in CONDITIONS.items()
     }
+
+
+def track_clips(data: Path, split: Split, labels: tuple[str, ...]) -> list[Clip]:
+    """The clips of a split's track: each once, nothing that may say a label and does not tell."""
+    clips = [c for c in read_packs(data, TRACK_PACKS) if c.split == split and c.kind != "silence"]
+    clips = [c for c in clips if c.kind != "keyword" or c.word in labels]
+    spoken = {c.word for c in clips if c.kind == "word"} & set(labels)
+    # The words of Speech Commands are common: speech without a transcript may say them.
+    return [
+        c for c in clips
+        if not spoken or c.kind != "speech"
+        or (c.word and not spoken & set(re.findall("[a-z]+", c.word.lower())))
+    ]  # fmt: skip
 
 
 def choose_triggers(
@@ -112,9 +127,14 @@ def choose_trigger(
     return best[1], best[0]
 
 
-def as_recording(clip: Clip) -> Recording:
-    """What an evaluation wants to know of a clip: words that are no keywords are speech."""
+def as_recording(clip: Clip, labels: tuple[str, ...] = ()) -> Recording:
+    """What an evaluation wants to know of a clip: words that are no keywords are speech.
+
+    labels: of the bundle; a word of Speech Commands among them is a keyword.
+    """
     kind = _KINDS.get(clip.kind, "speech")
+    if clip.kind == "word" and clip.word in labels:
+        kind = "keyword"
     return Recording(
         clip.path, kind, label=clip.word, pack=clip.pack, speaker=clip.speaker, split=clip.split
     )

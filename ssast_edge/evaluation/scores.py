@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ssast_edge.backends import Backend
 from ssast_edge.bundle import Bundle
 from ssast_edge.evaluation.matching import Score, match
+from ssast_edge.evaluation.reel import Audio
 from ssast_edge.evaluation.track import Track
 from ssast_edge.spotter import Detection, Spotter
 from ssast_edge.trigger import Trigger, TriggerConfig
@@ -34,7 +35,7 @@ class HopScores:
 
 def run_bundle(
     bundle: Bundle,
-    samples: NDArray[np.float32],
+    samples: Audio,
     progress: Callable[[int], object] | None = None,
     *,
     backend: Backend | None = None,

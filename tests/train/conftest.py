@@ -71,10 +71,12 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for fold in range(1, 5):
         write(f"esc10/{fold}.ogg", 0.05 * rng.standard_normal(RATE * 2))
+        write(f"esc50_nc/{fold}.ogg", 0.05 * rng.standard_normal(RATE))
     write_table(
         "esc_meta.csv",
         "path,fold,target,class,esc10,freesound_id",
         *(f"esc10/{fold}.ogg,{fold},10,rain,1,{fold}" for fold in range(1, 5)),
+        *(f"esc50_nc/{fold}.ogg,{fold},20,crying_baby,0,{fold}" for fold in range(1, 5)),
     )
     for pack in ("speechocean", "wuw"):
         for speaker in range(6):
@@ -86,8 +88,8 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_table(
         "wuw.csv",
-        "path,session",
-        *(f"wuw/{session}.ogg,{session:05d}" for session in range(6)),
+        "path,session,transcript",
+        *(f"wuw/{session}.ogg,{session:05d},hum" for session in range(6)),
     )
     return root
 
