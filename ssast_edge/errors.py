@@ -35,6 +35,10 @@ class EngineError(SsastEdgeError):
     """A TensorRT engine is missing, does not fit this machine, or cannot be built or run."""
 
 
+class DetectorError(SsastEdgeError):
+    """Another detector, run for comparison, cannot be run or does not keep to the protocol."""
+
+
 class CudaError(SsastEdgeError):
     """The GPU, its driver or its memory failed."""
 
