@@ -89,6 +89,8 @@ def pretrain(recipe: Path, out: Path | None, overrides: tuple[str, ...], **optio
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True,
               help="Processes that render the features of keyword recipes.")  # fmt: skip
 @click.option("--init", type=FILE, help="Pretrained encoder: a run's checkpoint, or an import.")
+@click.option("--mined", type=FILE, multiple=True,
+              help="Windows of `python -m train mine` for a keyword recipe.")  # fmt: skip
 def finetune(
     recipe: Path,
     out: Path | None,
@@ -97,6 +99,7 @@ def finetune(
     synthetic: Path,
     jobs: int,
     init: Path | None,
+    mined: tuple[Path, ...],
     **options: Any,
 ) -> None:
     """Fine-tune a classifier of clips or of keywords; the same command again resumes it."""
@@ -114,11 +117,44 @@ def finetune(
             click.echo(
                 train_keywords(
                     loaded, data=data, synthetic=synthetic, out=folder, jobs=jobs, init=init,
-                    machine=settings["machine"],
+                    mined=mined, machine=settings["machine"],
                 )
             )  # fmt: skip
         else:
             click.echo(run_clips(loaded, out=folder, init=init, **settings))
+
+
+@main.command()
+@click.argument("checkpoint", type=FILE)
+@DATA
+@click.option("--synthetic", type=FOLDER, default=Path("runs/synthetic"), show_default=True)
+@click.option("--out", type=FILE, required=True, help="File of windows to write, .npz.")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=4.0,
+              show_default=True, help="Of training audio.")  # fmt: skip
+@click.option("--snr", "snrs", type=float, multiple=True, default=(5.0, 10.0, 20.0),
+              show_default=True, help="Of the two thirds that are noisy, dB.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True)
+def mine(
+    checkpoint: Path,
+    data: Path,
+    synthetic: Path,
+    out: Path,
+    hours: float,
+    snrs: tuple[float, ...],
+    seed: int,
+) -> None:
+    """Collect the windows that a keyword CHECKPOINT gets wrong on hours of training audio.
+
+    For a further round: `finetune RECIPE --init CHECKPOINT --mined OUT` with windows.mined above 0.
+    """
+    from train.mining import mine_checkpoint, training_clips
+
+    with one_line_errors():
+        clips = training_clips(checkpoint, data, synthetic)
+        found = mine_checkpoint(checkpoint, clips, hours=hours, snrs_db=snrs, seed=seed)
+        found.save(out)
+        held = int((found.targets.sum(axis=1) > 0).sum())
+        click.echo(f"{out}: {len(found.windows)} windows, {held} of them with a keyword")
 
 
 @main.command()

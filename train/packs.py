@@ -99,8 +99,10 @@ def split_of(pack: str, group: str) -> Split:
     return "test" if draw < test else "val" if draw < test + val else "train"
 
 
-def read_packs(root: Path, packs: tuple[str, ...]) -> list[Clip]:
+def read_packs(root: Path, packs: tuple[str, ...], *, esc10_test_fold: int = 0) -> list[Clip]:
     """All clips of the named packs below `root` (the data folder), in a stable order.
+
+    esc10_test_fold: for cross-validation, this fold of ESC-10 is test and all others are training.
 
     Raises ValueError for an unknown pack, FileNotFoundError for one that is not there.
     """
@@ -108,7 +110,8 @@ def read_packs(root: Path, packs: tuple[str, ...]) -> list[Clip]:
         "wake_words": _wake_words,
         "speech_commands": _speech_commands,
         "background_noise": _background_noise,
-        "esc10": _esc10,
+        "esc10": lambda root: _esc10(root, esc10_test_fold),
+        "esc50_nc": _esc50_nc,
         "librispeech": _librispeech,
         "speechocean": _speechocean,
         "wuw": _wuw,
@@ -131,6 +134,7 @@ def read_synthetic(folder: Path) -> list[Clip]:
         "near-miss": "near-miss",
         "sentence": "speech",
         "word": "speech",
+        "noise": "sound",
     }
     clips = []
     columns = "path", "text", "keyword", "kind", "speaker", "split"
@@ -176,14 +180,24 @@ def _background_noise(root: Path) -> Iterator[Clip]:
         yield Clip(path, "speech_commands", split, "", path.stem, "sound")
 
 
-def _esc10(root: Path) -> Iterator[Clip]:
+def _esc10(root: Path, test_fold: int) -> Iterator[Clip]:
     folds: dict[str, Split] = {"1": "train", "2": "train", "3": "val", "4": "test"}
+    if test_fold:
+        folds = {fold: "test" if fold == str(test_fold) else "train" for fold in folds}
+    yield from _sounds(root, "esc10", folds)
+
+
+def _esc50_nc(root: Path) -> Iterator[Clip]:
+    """For tracks alone: nothing that ships may train on it."""
+    yield from _sounds(root, "esc50_nc", {"1": "val", "2": "val", "3": "test", "4": "test"})
+
+
+def _sounds(root: Path, pack: str, folds: dict[str, Split]) -> Iterator[Clip]:
+    wanted = "1" if pack == "esc10" else "0"
     for row in _rows(root / "esc_meta.csv", "path", "fold", "class", "esc10", "freesound_id"):
-        if row["esc10"] == "1":
-            split = folds[row["fold"]]
-            yield Clip(
-                root / row["path"], "esc10", split, row["freesound_id"], row["class"], "sound"
-            )
+        if row["esc10"] == wanted:
+            split, speaker = folds[row["fold"]], row["freesound_id"]
+            yield Clip(root / row["path"], pack, split, speaker, row["class"], "sound")
 
 
 def _librispeech(root: Path) -> Iterator[Clip]:
@@ -199,5 +213,6 @@ def _speechocean(root: Path) -> Iterator[Clip]:
 
 
 def _wuw(root: Path) -> Iterator[Clip]:
-    for row in _rows(root / "wuw.csv", "path", "session"):
-        yield Clip(root / row["path"], "wuw", split_of("wuw", row["session"]), row["session"])
+    for row in _rows(root / "wuw.csv", "path", "session", "transcript"):
+        split = split_of("wuw", row["session"])
+        yield Clip(root / row["path"], "wuw", split, row["session"], row["transcript"])

@@ -57,14 +57,21 @@ class DataConfig:
     renderings_keyword: int = 16
     renderings_synthetic_keyword: int = 5
     renderings_other: int = 2
+    renderings_sound: int = 2  # of a class of sounds among the labels
+    esc10_test_fold: int = 0  # cross-validation: this fold of ESC-10 is test, the others train
 
     def __post_init__(self) -> None:
         """Refuse a pool without clips."""
         if not self.packs:
             raise ValueError("packs must name at least one pack")
-        for name in ("renderings_keyword", "renderings_synthetic_keyword", "renderings_other"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("keyword", "synthetic_keyword", "other", "sound"):
+            if getattr(self, f"renderings_{name}") < 1:
+                wrong = getattr(self, f"renderings_{name}")
+                raise ValueError(f"renderings_{name} must be at least 1, got {wrong}")
+        if self.esc10_test_fold < 0:
+            raise ValueError(
+                f"esc10_test_fold must be 0 (none) or a fold, got {self.esc10_test_fold}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

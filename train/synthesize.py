@@ -29,12 +29,16 @@ import soxr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from train.noises import write_noises
 from train.recipe import RecipeError
 
 __all__ = [
     "HELD_OUT_VARIANTS",
+    "COMMANDS",
     "KEYWORDS",
+    "VOCABULARIES",
     "Utterance",
+    "Vocabulary",
     "holds_keyword",
     "missing_engines",
     "plan",
@@ -51,6 +55,25 @@ KEYWORDS = {
     "snowboy": "snowboy",
     "view_glass": "view glass",
 }
+COMMANDS = {w: w for w in ("down", "left", "up", "go", "right", "zero", "one", "five", "eight")}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Keywords by label, the file of their near misses, and words that sound the same."""
+
+    keywords: dict[str, str]
+    near_misses: str
+    homophones: tuple[str, ...] = ()
+
+
+VOCABULARIES = {
+    "wake_words": Vocabulary(KEYWORDS, "near_misses.txt"),
+    "commands": Vocabulary(
+        COMMANDS, "commands_near_misses.txt", ("write", "rite", "wright", "won", "ate")
+    ),
+}
+WAKE_WORDS = VOCABULARIES["wake_words"]
 ACCENTS = (
     "en-us", "en-us", "en-us", "en-gb", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan",
     "en-gb-x-gbcwmd", "en-029", "en-us-nyc",
@@ -122,15 +145,23 @@ class Utterance:
 
 
 def plan(
-    seed: int, *, per_keyword: int, near_misses: int, sentences: int, words: int = 0
+    seed: int,
+    *,
+    per_keyword: int,
+    near_misses: int,
+    sentences: int,
+    words: int = 0,
+    vocabulary: Vocabulary = WAKE_WORDS,
 ) -> list[Utterance]:
     """What to say, in whose voice; no two alike."""
     rng = np.random.default_rng(seed)
-    texts = [(KEYWORDS[k], k, "keyword") for k in KEYWORDS for _ in range(per_keyword)]
-    texts += [(text, "", "near-miss") for text in _near_misses(rng, near_misses)]
-    texts += [(text, "", "sentence") for text in _sentences(rng, sentences)]
-    vocabulary = " ".join(_lines("words.txt")).split()
-    texts += [(text, "", "word") for text in _dealt(rng, vocabulary, words)]
+    keywords = vocabulary.keywords
+    texts = [(keywords[k], k, "keyword") for k in keywords for _ in range(per_keyword)]
+    texts += [(text, "", "near-miss") for text in _near_misses(rng, near_misses, vocabulary)]
+    texts += [(text, "", "sentence") for text in _sentences(rng, sentences, vocabulary)]
+    others = " ".join(_lines("words.txt")).split()
+    others = [word for word in others if not holds_keyword(word, vocabulary)]
+    texts += [(text, "", "word") for text in _dealt(rng, others, words)]
     engines = list(ENGINE_SHARES)
     shares = rng.choice(len(engines), size=len(texts), p=list(ENGINE_SHARES.values()))
     # Dealt, not drawn: every variant speaks every keyword about equally often.
@@ -141,10 +172,11 @@ def plan(
     ]
 
 
-def holds_keyword(text: str) -> bool:
+def holds_keyword(text: str, vocabulary: Vocabulary = WAKE_WORDS) -> bool:
     """Whether a keyword or its plural is said, also as the sum of words ("a lexa", "snow boy")."""
     words = re.findall(r"[a-z]+", text.lower().replace("'", ""))
-    spoken = {name.replace(" ", "") for name in KEYWORDS.values()}
+    spoken = {name.replace(" ", "") for name in vocabulary.keywords.values()}
+    spoken |= set(vocabulary.homophones)
     spans = ("".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, i + 4))
     return any(span in spoken or re.sub(r"e?s$", "", span) in spoken for span in spans)
 
@@ -159,8 +191,10 @@ def speak(utterance: Utterance) -> Samples:
     return next(_speak_batch([utterance]))
 
 
-def synthesize(out: Path, utterances: Sequence[Utterance], jobs: int) -> None:
-    """Make every clip that is not there yet, then the manifest."""
+def synthesize(
+    out: Path, utterances: Sequence[Utterance], jobs: int, *, noises: Sequence[str] = ()
+) -> None:
+    """Make every clip that is not there yet, then the manifest, which lists `noises` too."""
     if missing := missing_engines():
         raise RecipeError(
             f"{', '.join(missing)} not installed: apt install espeak-ng flite festival "
@@ -184,6 +218,8 @@ def synthesize(out: Path, utterances: Sequence[Utterance], jobs: int) -> None:
             writer.writerow(
                 [u.file_name, u.text, u.keyword, u.kind, u.engine, u.voice, u.speaker, u.split]
             )
+        for name in noises:
+            writer.writerow([name, "noise", "", "noise", "rule", "", "", "train"])
     partial.rename(out / "manifest.csv")
 
 
@@ -275,27 +311,28 @@ def _trimmed(samples: Samples) -> Samples:
     return samples[loud[0] * 80 : (loud[-1] + 1) * 80]
 
 
-def _near_misses(rng: np.random.Generator, count: int) -> Iterator[str]:
-    lines = _lines("near_misses.txt")
-    carriers = [line for line in lines if "{x}" in line]
+def _near_misses(rng: np.random.Generator, count: int, vocabulary: Vocabulary) -> Iterator[str]:
+    lines = _negatives(vocabulary.near_misses, vocabulary)
+    carriers = [line for line in _lines("near_misses.txt") if "{x}" in line]
     phrases = list(dict.fromkeys(line for line in lines if "{x}" not in line))
     for phrase in _dealt(rng, phrases, count):
         text = phrase
         if rng.random() < _CARRIER_CHANCE:
             carrier = str(rng.choice(carriers)).replace("{x}", phrase, 1)
             text = carrier.replace("{x}", str(rng.choice(phrases)))
-        yield phrase if holds_keyword(text) else text
+        yield phrase if holds_keyword(text, vocabulary) else text
 
 
-def _sentences(rng: np.random.Generator, count: int) -> Iterator[str]:
+def _sentences(rng: np.random.Generator, count: int, vocabulary: Vocabulary) -> Iterator[str]:
     lines = _lines("sentences.txt")
     lists = {m[1]: m[2].split("; ") for line in lines if (m := re.match(r"\[(\w+)\] (.+)", line))}
     plain = [line for line in lines if not line.startswith("[")]
+    plain = [line for line in plain if not holds_keyword(re.sub(r"\{\w+\}", ",", line), vocabulary)]
     # A template is another sentence every time: it comes up more often.
     templates = plain + 4 * [line for line in plain if "{" in line]
     for template in _dealt(rng, templates, count):
         text = _filled(rng, template, lists)
-        while holds_keyword(text):  # smart + mirror
+        while holds_keyword(text, vocabulary):  # smart + mirror
             text = _filled(rng, template, lists)
         yield text
 
@@ -314,17 +351,21 @@ def _dealt(rng: np.random.Generator, items: Sequence[str], count: int) -> list[s
 @functools.cache
 def _accents() -> dict[str, dict[str, str]]:
     """Spellings of the keywords by language: {"de": {"jarvis": "dscharvis", ...}, ...}."""
-    rows = (line.split(": ", 1) for line in _lines("accents.txt", negative=False))
+    rows = (line.split(": ", 1) for line in _lines("accents.txt"))
     return {code: dict(zip(KEYWORDS, said.split(" | "), strict=True)) for code, said in rows}
 
 
-def _lines(name: str, *, negative: bool = True) -> list[str]:
-    lines = [line.strip() for line in (_PHRASES / name).read_text(encoding="utf-8").splitlines()]
-    kept = [line for line in lines if line and not line.startswith("#")]
-    for line in kept if negative else []:
-        if holds_keyword(line):
+def _negatives(name: str, vocabulary: Vocabulary) -> list[str]:
+    lines = _lines(name)
+    for line in lines:
+        if holds_keyword(line, vocabulary):
             raise RecipeError(f"{name}: {line!r} holds a keyword, it cannot be a negative")
-    return kept
+    return lines
+
+
+def _lines(name: str) -> list[str]:
+    lines = [line.strip() for line in (_PHRASES / name).read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 @click.command()
@@ -334,16 +375,37 @@ def _lines(name: str, *, negative: bool = True) -> list[str]:
 @click.option("--near-misses", default=2500, show_default=True)
 @click.option("--sentences", default=1500, show_default=True)
 @click.option("--words", default=400, show_default=True)
+@click.option("--noises", default=400, show_default=True, help="Noises made by rule.")
+@click.option(
+    "--vocabulary",
+    type=click.Choice(list(VOCABULARIES)),
+    default="wake_words",
+    show_default=True,
+    help="What the keywords are.",
+)
 @click.option("--jobs", default=2, show_default=True)
 def main(
-    out: Path, seed: int, per_keyword: int, near_misses: int, sentences: int, words: int, jobs: int
+    out: Path,
+    seed: int,
+    per_keyword: int,
+    near_misses: int,
+    sentences: int,
+    words: int,
+    noises: int,
+    vocabulary: str,
+    jobs: int,
 ) -> None:
-    """Write synthetic training speech."""
+    """Write synthetic training speech and noise."""
     try:
         utterances = plan(
-            seed, per_keyword=per_keyword, near_misses=near_misses, sentences=sentences, words=words
+            seed,
+            per_keyword=per_keyword,
+            near_misses=near_misses,
+            sentences=sentences,
+            words=words,
+            vocabulary=VOCABULARIES[vocabulary],
         )
-        synthesize(out, utterances, jobs)
+        synthesize(out, utterances, jobs, noises=write_noises(out, noises, seed=seed))
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").strip()
         reason = said or f"status {error.returncode}"

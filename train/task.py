@@ -22,6 +22,7 @@ class Places:
     synthetic: Path | None = Path("runs/synthetic")  # speech that `train.synthesize` wrote
     pool: Path = Path("runs/pool")  # rendered features of keyword recipes
     jobs: int = 2  # processes that render them
+    mined: tuple[Path, ...] = ()  # windows that an earlier round got wrong
 
 
 @dataclass(frozen=True)

@@ -124,16 +124,19 @@ def test_everything_else_is_negative(kind: str) -> None:
     assert windows.shape == (200, FRAMES, BINS)
 
 
-def test_a_stream_that_has_just_begun_is_zeros_and_holds_no_keyword() -> None:
+def test_a_stream_that_has_just_begun_is_zeros_before_a_whole_keyword_or_none() -> None:
     windows, targets = draw(keyword=0.5, speech=0.5, start_chance=1.0)
     empty = (windows == 0).all(dim=2)
-    for window_empty, target in zip(empty, targets, strict=True):
+    begun_with_keyword = 0
+    for window, window_empty, target in zip(windows, empty, targets, strict=True):
         zeros = int(window_empty.sum())
+        assert window_empty[:zeros].all()
         if target.any():
-            assert zeros == 0
+            assert marked(window, ("alexa", "jarvis")[int(target.argmax())]) == 40
+            begun_with_keyword += zeros > 8
         else:
             assert 8 <= zeros < FRAMES - 8
-            assert window_empty[:zeros].all()
+    assert begun_with_keyword > 20
 
 
 def test_a_synthetic_voice_must_say_every_keyword_or_none() -> None:
@@ -147,3 +150,84 @@ def test_a_synthetic_voice_must_say_every_keyword_or_none() -> None:
             make_pool(synthetic=("alexa",)), ("alexa", "jarvis"), WindowConfig(), PLAIN,
             seed=0, fill=0.0,
         )  # fmt: skip
+
+
+def of_pool(labels: tuple[str, ...], config: WindowConfig, **more: object) -> WindowSampler:
+    return WindowSampler(make_pool(), labels, config, PLAIN, seed=0, fill=0.0, **more)  # type: ignore[arg-type]
+
+
+def only(**weights: float) -> dict[str, float]:
+    return NONE | weights
+
+
+def test_a_word_that_ended_long_ago_is_no_more() -> None:
+    near = WindowConfig(num_frames=FRAMES, latest_end=20, start_chance=0.0, **only(keyword=1.0))
+    windows, targets = of_pool(("alexa", "jarvis"), near).batch(0, 200)
+    assert (targets.sum(dim=1) == 1).all()
+    ends = [
+        places(window, ("alexa", "jarvis")[int(target.argmax())])[-1]
+        for window, target in zip(windows, targets, strict=True)
+    ]
+    assert min(ends) >= FRAMES - 1 - 20
+
+    gone = WindowConfig(num_frames=FRAMES, latest_end=20, start_chance=0.0, **only(partial=1.0))
+    windows, targets = of_pool(("alexa", "jarvis"), gone).batch(0, 200)
+    assert not targets.any()
+    found = [places(window, "alexa") + places(window, "jarvis") for window in windows]
+    whole = [frames for frames in found if len(frames) == 40]
+    assert whole
+    assert max(frames[-1] for frames in whole) < FRAMES - 20 - 11
+
+
+def test_other_words_are_unknown_and_windows_without_speech_are_silence() -> None:
+    labels = ("alexa", "jarvis", "_unknown_", "_silence_")
+    for kind, wanted in (
+        ("near_miss", 2), ("speech", 2), ("word", 2), ("sound", 3), ("keyword", None),
+    ):  # fmt: skip
+        config = WindowConfig(num_frames=FRAMES, **only(**{kind: 1.0}))
+        _, targets = of_pool(labels, config).batch(0, 100)
+        assert (targets.sum(dim=1) == 1).all()
+        if wanted is not None:
+            assert (targets[:, wanted] == 1).all()
+        else:
+            assert not targets[:, 2:].any()
+
+
+def test_a_class_of_sounds_is_a_label_and_then_no_background_noise() -> None:
+    pool = make_pool()
+    lengths = pool.rows["frames"]
+    clips = [*pool.clips, Clip(Path("dog"), "esc10", "train", "", "dog", "sound")]
+    bark = np.full((80, BINS), ELSEWHERE, dtype=np.float16)
+    bark[30:60] = 3.0
+    row = np.array([(len(pool.frames), 80, len(clips) - 1, 0, 0)], dtype=ROW)
+    frames = np.concatenate([pool.frames, bark])
+    assert lengths.sum() == len(pool.frames)
+    with_dog = FeaturePool(frames, np.concatenate([pool.rows, row]), clips)
+    config = WindowConfig(
+        num_frames=FRAMES, mix_chance=0.0, start_chance=0.5, **only(labelled_sound=1.0)
+    )
+    sampler = WindowSampler(with_dog, ("dog",), config, PLAIN, seed=0, fill=0.0)
+    windows, targets = sampler.batch(0, 100)
+    for window, target in zip(windows, targets, strict=True):
+        barking = int((window.mean(dim=1) > 2.9).sum())
+        assert barking >= 20 if target[0] else barking < 30
+    assert targets.mean() > 0.8
+
+    quiet = WindowConfig(num_frames=FRAMES, **only(sound=1.0))
+    windows, _ = WindowSampler(with_dog, ("dog",), quiet, PLAIN, seed=0, fill=0.0).batch(0, 50)
+    assert windows.max() < 2.9
+
+
+def test_mined_windows_come_back_as_they_were_found() -> None:
+    windows = np.random.default_rng(0).normal(size=(3, FRAMES, BINS)).astype(np.float16)
+    targets = np.array([[0, 0], [1, 0], [0, 1]], np.float32)
+    config = WindowConfig(num_frames=FRAMES, start_chance=0.0, **only(mined=1.0))
+    sampler = of_pool(("alexa", "jarvis"), config, mined=(windows, targets))
+    drawn, marks = sampler.batch(0, 60)
+    seen = set()
+    for window, mark in zip(drawn.numpy(), marks.numpy(), strict=True):
+        match = [i for i in range(3) if np.allclose(window, windows[i].astype(np.float32))]
+        assert len(match) == 1
+        assert (mark == targets[match[0]]).all()
+        seen.add(match[0])
+    assert seen == {0, 1, 2}

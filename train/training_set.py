@@ -1,0 +1,38 @@
+"""Which recordings of the packs a keyword recipe takes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from train.packs import Clip, Split, read_packs, read_synthetic
+from train.recipe import KeywordRecipe, RecipeError
+
+__all__ = ["training_set"]
+
+
+def training_set(
+    recipe: KeywordRecipe, data: Path, synthetic: Path | None, split: Split
+) -> list[Clip]:
+    """The recipe's clips of a split. Running speech that says a label is left out."""
+    fold = recipe.data.esc10_test_fold
+    found = read_packs(data, recipe.data.packs, esc10_test_fold=fold)
+    clips = [clip for clip in found if clip.split == split]
+    if recipe.data.synthetic:
+        if synthetic is None or not (synthetic / "manifest.csv").is_file():
+            raise RecipeError(
+                f"the recipe wants synthetic speech, none in {synthetic}: run "
+                "`python -m train.synthesize --out DIR` and pass --synthetic DIR"
+            )
+        clips += [clip for clip in read_synthetic(synthetic) if clip.split == split]
+    return [clip for clip in clips if clip.kind != "silence" and _wanted(clip, recipe)]
+
+
+def _wanted(clip: Clip, recipe: KeywordRecipe) -> bool:
+    if clip.kind == "keyword":  # a wake word that is no label may say nothing else
+        return clip.word in recipe.labels or not clip.word
+    if clip.kind in ("word", "sound"):
+        return True
+    # Running speech that says a label would be a wrong negative.
+    words = f" {' '.join(re.findall('[a-z]+', clip.word.lower()))} "
+    return not any(f" {label.replace('_', ' ')} " in words for label in recipe.labels)
