@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": "ssast_edge.commands.demo",
     "devices": "ssast_edge.commands.devices",
     "info": "ssast_edge.commands.info",
+    "calibrate": "ssast_edge.commands.calibrate",
     "bench": "ssast_edge.commands.bench",
     "build": "ssast_edge.commands.build",
     "doctor": "ssast_edge.commands.doctor",
