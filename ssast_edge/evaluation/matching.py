@@ -4,6 +4,8 @@ Matching is one to one: the first detection of the right label from the word's s
 `TOLERANCE_S` is a hit, further ones there are duplicates, everything else is a false accept.
 """
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +30,7 @@ class Score:
     delays_s: tuple[float, ...]  # detection minus end of the word, of the hits
     false_times_s: tuple[float, ...]
     missed: tuple[Word, ...]
+    false_events: tuple[Detection, ...] = ()
 
     @property
     def miss_rate(self) -> float:
@@ -70,15 +73,15 @@ def match(
     """Match events of one label, or of all labels together."""
     events = sorted((d for d in detections if label in (None, d.label)), key=lambda d: d.time_s)
     wanted = [w for w in words if label in (None, w.label)]
+    by_label: dict[str, _Said] = {}
+    for index, word in enumerate(wanted):
+        by_label.setdefault(word.label, _Said()).add(index, word)
     hit: set[int] = set()
-    delays, false_times = [], []
+    delays, false_events = [], []
     duplicates = 0
     for event in events:
-        inside = [
-            i
-            for i, w in enumerate(wanted)
-            if w.label == event.label and w.start_s <= event.time_s <= w.end_s + TOLERANCE_S
-        ]
+        said = by_label.get(event.label)
+        inside = [] if said is None else said.around(event.time_s)
         fresh = [i for i in inside if i not in hit]
         if fresh:
             hit.add(fresh[0])
@@ -86,9 +89,37 @@ def match(
         elif inside:
             duplicates += 1
         else:
-            false_times.append(event.time_s)
+            false_events.append(event)
     missed = tuple(w for i, w in enumerate(wanted) if i not in hit)
     return Score(
-        len(wanted), len(hit), len(false_times), duplicates, hours,
-        tuple(delays), tuple(false_times), missed,
+        len(wanted), len(hit), len(false_events), duplicates, hours, tuple(delays),
+        tuple(event.time_s for event in false_events), missed, tuple(false_events),
     )  # fmt: skip
+
+
+class _Said:
+    """The words of one label, to be found by time: an eager setting has thousands of events."""
+
+    def __init__(self) -> None:
+        self._words: list[tuple[float, float, int]] = []
+        self._longest_s = 0.0
+        self._is_sorted = True
+
+    def add(self, index: int, word: Word) -> None:
+        self._words.append((word.start_s, word.end_s + TOLERANCE_S, index))
+        self._longest_s = max(self._longest_s, word.end_s + TOLERANCE_S - word.start_s)
+        self._is_sorted = False
+
+    def around(self, time_s: float) -> list[int]:
+        """Indices of the words that a detection at that time may belong to, the first first."""
+        if not self._is_sorted:
+            self._words.sort()
+            self._is_sorted = True
+        found = []
+        place = bisect_right(self._words, (time_s, math.inf, 0))
+        for start_s, end_s, index in map(self._words.__getitem__, range(place - 1, -1, -1)):
+            if start_s < time_s - self._longest_s:
+                break
+            if time_s <= end_s:
+                found.append(index)
+        return found[::-1]

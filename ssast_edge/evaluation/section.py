@@ -53,6 +53,32 @@ class SectionWriter:
             "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)
         )
 
+    def sounds(
+        self, head: Sequence[str], rows: Sequence[Sequence[str]], paths: Sequence[str]
+    ) -> None:
+        """A table with a sound in each row, by its path from the page; "" for none."""
+        cells = "".join(f"<th>{escape(name)}</th>" for name in ("", *head))
+        body = []
+        for row, path in zip(rows, paths, strict=True):
+            player = f'<audio controls preload="none" src="{escape(path)}"></audio>' if path else ""
+            values = "".join(f"<td>{escape(value)}</td>" for value in row)
+            body.append(f"<tr><td>{player}</td>{values}</tr>")
+        self._html.append(
+            f'<div class="scroll"><table class="sounds"><thead><tr>{cells}</tr></thead>'
+            f"<tbody>{''.join(body)}</tbody></table></div>"
+        )
+        lines = [
+            [*head, "sound"],
+            ["---"] * (len(head) + 1),
+            *(
+                [*row, f"[hear]({path})" if path else ""]
+                for row, path in zip(rows, paths, strict=True)
+            ),
+        ]
+        self._markdown.append(
+            "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)
+        )
+
     def picture(self, svg: str, caption: str) -> None:
         """An SVG picture; Markdown goes without."""
         self._html.append(f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>")
