@@ -25,6 +25,7 @@ from train.model import Classifier
 from train.packs import Clip, Split
 from train.pool import FeaturePool, make_pool
 from train.recipe import KeywordRecipe, RecipeError
+from train.selection import track_validation
 from train.task import Places, TaskData, TaskObjective
 from train.training_set import training_set
 from train.windows import WindowSampler
@@ -96,6 +97,7 @@ def train_keywords(
         steps_per_epoch=opened.steps_per_epoch,
         data=opened.record.starting_from(start).resumed(resume, out),
         resume=resume,
+        validation=opened.validation,
         workers=machine.workers,
     )
 
@@ -110,7 +112,7 @@ def open_keywords(
 ) -> TaskData:
     """The recipe's windows; `statistics` of a model that is there instead of the data's.
 
-    held_out: the split whose windows validate; none: nothing does.
+    held_out: the split whose windows validate; none: the recipe's validation track, if any.
     """
     with fabric.rank_zero_first():  # one process renders the pool, the others find it
         pool = prepare_pool(recipe, places.data, places.synthetic, places.pool, places.jobs)
@@ -138,6 +140,8 @@ def open_keywords(
         )
 
     validation = None
+    if held_out is None and recipe.selection.false_accepts_per_hour:
+        validation = track_validation(recipe, places.data)
     if its_pool is not None:
         try:
             drawn = sampler(its_pool, recipe.log_mel_augment, _VALIDATION_SEED)

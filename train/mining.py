@@ -96,20 +96,20 @@ def mine_checkpoint(
 
     snrs_db: of the noisy parts; every third part is clean. Noise is the steady sounds among clips.
     """
-    with tempfile.TemporaryDirectory() as temporary:
-        export_bundle(checkpoint, Path(temporary) / "draft")
-        bundle = load_bundle(Path(temporary) / "draft")
     noise = [read_audio(c.path) for c in clips if c.kind == "sound"]
     parts = list(_parts(clips, hours, seed))
     found: list[tuple[NDArray[np.float16], NDArray[np.float32]]] = []
-    for number, part in enumerate(tqdm(parts, desc="mining", unit="part")):
-        rng = np.random.default_rng([seed, number])
-        track = build_track([as_recording(c, bundle.labels) for c in part], seed=seed + number)
-        samples = track.samples[:]
-        if number % 3 and snrs_db:
-            snr_db = float(rng.choice(list(snrs_db)))
-            samples = mix_noise(track, noise, snr_db=snr_db, seed=seed + number)[:]
-        found += mine_track(bundle, track, samples)
+    with tempfile.TemporaryDirectory() as temporary:
+        export_bundle(checkpoint, Path(temporary) / "draft")
+        bundle = load_bundle(Path(temporary) / "draft")
+        for number, part in enumerate(tqdm(parts, desc="mining", unit="part")):
+            rng = np.random.default_rng([seed, number])
+            track = build_track([as_recording(c, bundle.labels) for c in part], seed=seed + number)
+            samples = track.samples[:]
+            if number % 3 and snrs_db:
+                snr_db = float(rng.choice(list(snrs_db)))
+                samples = mix_noise(track, noise, snr_db=snr_db, seed=seed + number)[:]
+            found += mine_track(bundle, track, samples)
     if not found:
         raise ValueError("nothing was got wrong: no window to mine")
     windows, targets = zip(*found, strict=True)

@@ -115,6 +115,20 @@ class NormalizationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """Keyword training: the best checkpoint misses least at this rate on a validation track."""
+
+    false_accepts_per_hour: float = 0.0  # 0: nothing is selected, the last weights are it
+
+    def __post_init__(self) -> None:
+        """Refuse what is no rate."""
+        if not 0 <= self.false_accepts_per_hour < float("inf"):
+            raise ValueError(
+                f"false_accepts_per_hour must be 0 or more, got {self.false_accepts_per_hour}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class KeywordRecipe:
     """Fine-tuning for streaming keyword spotting, task "keywords"."""
 
@@ -133,6 +147,7 @@ class KeywordRecipe:
     windows: WindowConfig = field(default_factory=WindowConfig)
     waveform_augment: WaveformAugmentConfig = field(default_factory=WaveformAugmentConfig)
     log_mel_augment: LogMelAugmentConfig = field(default_factory=LogMelAugmentConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:

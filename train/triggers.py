@@ -32,6 +32,7 @@ __all__ = [
     "choose_triggers",
     "make_conditions",
     "track_clips",
+    "track_noise",
 ]
 
 TRACK_PACKS = (
@@ -55,8 +56,7 @@ def make_conditions(
     """
     clips = track_clips(data, split, labels)
     track = build_track([as_recording(c, labels) for c in clips], seed=seed)
-    sounds = read_packs(data, ("background_noise", "esc10"))
-    noise = [read_audio(c.path) for c in sounds if c.split == split]
+    noise = track_noise(data, split)
     return track, {
         name: track.samples[:] if snr is None else mix_noise(track, noise, snr_db=snr, seed=seed)[:]
         for name, snr in CONDITIONS.items()
@@ -74,6 +74,12 @@ def track_clips(data: Path, split: Split, labels: tuple[str, ...]) -> list[Clip]
         if not spoken or c.kind != "speech"
         or (c.word and not spoken & set(re.findall("[a-z]+", c.word.lower())))
     ]  # fmt: skip
+
+
+def track_noise(data: Path, split: Split) -> list[NDArray[np.float32]]:
+    """What may lie under a split's track: its own background noise and sounds."""
+    sounds = read_packs(data, ("background_noise", "esc10"))
+    return [read_audio(c.path) for c in sounds if c.split == split]
 
 
 def choose_triggers(

@@ -1,0 +1,98 @@
+"""Keyword models are chosen by words missed at a fixed rate of false accepts, on validation tracks.
+
+Clip accuracy and precision of windows say little of how often a detector fires in an hour. Scores
+here come from the model itself in batches, at the hops at which the runtime would infer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+
+from ssast_edge.evaluation.det import det_curve, miss_rate_at
+from ssast_edge.evaluation.noise import mix_noise
+from ssast_edge.evaluation.reel import Audio
+from ssast_edge.evaluation.scores import HopScores
+from ssast_edge.evaluation.track import Track, build_track
+from ssast_edge.fbank import Fbank
+from ssast_edge.trigger import TriggerConfig
+from train.checkpoint import Model
+from train.engine import Validation
+from train.model import Classifier
+from train.recipe import KeywordRecipe, RecipeError
+from train.triggers import as_recording, track_clips, track_noise
+
+__all__ = ["HeardTrack", "track_validation"]
+
+_BATCH = 128  # windows
+_PIECE = 16000 * 10
+_LOGITS = np.arange(-4.0, 8.01, 0.5)  # of the threshold of all labels
+
+
+@dataclass(frozen=True)
+class HeardTrack:
+    """A track's raw log-mel (N, bins), half precision, in one condition."""
+
+    track: Track
+    fbank: NDArray[np.float16]
+
+    def scores(self, model: Classifier, recipe: KeywordRecipe, device: torch.device) -> HopScores:
+        """The model's scores at every hop, missing context as zeros."""
+        window, hop = recipe.windows.num_frames, round(recipe.hop_ms / recipe.fbank.hop_ms)
+        padded = np.concatenate([np.zeros((window, self.fbank.shape[1]), np.float16), self.fbank])
+        frames = torch.from_numpy(padded)
+        stops = np.arange(hop, len(self.fbank) + 1, hop)
+        found = []
+        for first in range(0, len(stops), _BATCH):
+            batch = [frames[stop : stop + window] for stop in stops[first : first + _BATCH]]
+            logits = model(torch.stack(batch).to(device).float()).float()
+            found.append(torch.sigmoid(logits[:, : len(recipe.labels)]).cpu().numpy())
+        end = (stops - 1) * recipe.fbank.hop_samples + recipe.fbank.window_samples
+        return HopScores(recipe.labels, end / recipe.fbank.sample_rate, np.concatenate(found))
+
+
+def track_validation(recipe: KeywordRecipe, data: Path) -> Validation:
+    """Misses of the validation track's words, clean and at 10 dB, at the recipe's false accepts.
+
+    The track has the recipe's own packs. RecipeError where it says none of the labels.
+    """
+    wanted = recipe.selection.false_accepts_per_hour
+    clips = [
+        c for c in track_clips(data, "val", recipe.labels)
+        if c.pack in recipe.data.packs and c.kind != "silence"
+    ]  # fmt: skip
+    track = build_track([as_recording(c, recipe.labels) for c in clips], seed=recipe.seed)
+    said = {word.label for word in track.words}
+    if not said:
+        raise RecipeError("selection: no validation recording says any of the labels")
+    noise = track_noise(data, "val")
+    noisy = mix_noise(track, noise, snr_db=10.0, seed=recipe.seed)
+    heard = [HeardTrack(track, _fbank(recipe, audio)) for audio in (track.samples, noisy)]
+    triggers = {label: TriggerConfig(threshold=0.5) for label in recipe.labels if label in said}
+
+    def measure(model: Model, fabric: Fabric) -> dict[str, float]:
+        assert isinstance(model, Classifier)
+        found: dict[str, float] = {}
+        for name, one in zip(("clean", "noisy"), heard, strict=True):
+            hops = one.scores(model, recipe, fabric.device)
+            curve = det_curve([(hops, track)], triggers, _LOGITS.tolist())
+            missed = miss_rate_at(curve, wanted)
+            found[f"missed_{name}"] = 1.0 if np.isnan(missed) else missed
+        found["missed"] = float(np.mean(list(found.values())))
+        return found
+
+    return Validation(measure, "missed", higher_is_better=False)
+
+
+def _fbank(recipe: KeywordRecipe, audio: Audio) -> NDArray[np.float16]:
+    front_end = Fbank(recipe.fbank)
+    pieces = [
+        front_end.push(audio[first : first + _PIECE]).astype(np.float16)
+        for first in range(0, len(audio), _PIECE)
+    ]
+    return np.concatenate(pieces)
