@@ -45,7 +45,7 @@ def test_a_run_keeps_the_best_weights(
     )
     out = tmp_path / "run"
     train_keywords(recipe, data=tiny_data, synthetic=None, out=out, machine=ONE_CORE, jobs=1)
-    rows = list(csv.DictReader((out / "validation.csv").open()))
+    rows = list(csv.DictReader((out / "validation.csv").read_text().splitlines()))
     assert [int(row["step"]) for row in rows] == [6, 12]
     assert {"missed", "missed_clean", "missed_noisy"} <= set(rows[0])
     best = min(rows, key=lambda row: float(row["missed"]))
