@@ -25,8 +25,8 @@ def confusion_chart(counts: NDArray[Any], labels: Sequence[str], *, title: str =
     counts: (C, C). Empty for more than MOST_CLASSES classes. Rows without a clip are left out, and
     columns of classes that have neither a clip nor a mention.
     """
-    rows = np.flatnonzero(counts.sum(axis=1) > 0)
-    columns = np.flatnonzero((counts.sum(axis=0) > 0) | (counts.sum(axis=1) > 0))
+    rows = np.flatnonzero(counts.sum(axis=1) > 0).tolist()
+    columns = np.flatnonzero((counts.sum(axis=0) > 0) | (counts.sum(axis=1) > 0)).tolist()
     if not len(rows) or len(columns) > MOST_CLASSES:
         return ""
     names = [_short(label) for label in labels]
@@ -61,8 +61,8 @@ def confusion_chart(counts: NDArray[Any], labels: Sequence[str], *, title: str =
                 kind = "inside middle" if share > 0.45 else "name middle"
                 parts.append(_text(x + cell / 2 - 0.75, y + cell / 2 + 3.5, str(count), kind))
     height = top + len(rows) * cell + 8
-    label = f"<title>{escape(title)}</title>" if title else ""
-    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img">{label}{"".join(parts)}</svg>'
+    named_so = f"<title>{escape(title)}</title>" if title else ""
+    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img">{named_so}{"".join(parts)}</svg>'
 
 
 def _short(label: str) -> str:

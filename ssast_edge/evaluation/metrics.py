@@ -99,8 +99,8 @@ def d_prime(auc: float) -> float:
     """sqrt(2) * Phi^-1(auc): 0 by chance, inf for an AUC of 1, nan for nan."""
     if not (0 <= auc <= 1 or math.isnan(auc)):
         raise ValueError(f"AUC is {auc}, wanted 0 to 1")
-    if auc in (0, 1) or math.isnan(auc):
-        return {0: -math.inf, 1: math.inf}.get(auc, math.nan)
+    if not 0 < auc < 1:  # the ends, or nan, which stays
+        return math.copysign(math.inf, auc - 0.5) if auc in (0, 1) else math.nan
     return math.sqrt(2) * NormalDist().inv_cdf(auc)
 
 

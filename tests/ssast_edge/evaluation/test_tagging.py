@@ -60,7 +60,7 @@ def drawn(
 
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_figures_of_clips_and_windows_are_their_definitions(multilabel: bool) -> None:
-    targets = [(i % 3,) for i in range(24)]
+    targets: list[tuple[int, ...]] = [(i % 3,) for i in range(24)]
     if multilabel:
         targets[0] = (0, 2)
     clips, scores = drawn(targets)
