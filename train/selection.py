@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from ssast_edge.evaluation.det import det_curve, miss_rate_at
+from ssast_edge.evaluation.det import DetPoint, det_curve, miss_rate_at
 from ssast_edge.evaluation.noise import mix_noise
 from ssast_edge.evaluation.reel import Audio
 from ssast_edge.evaluation.scores import HopScores
@@ -27,7 +27,7 @@ from train.model import Classifier
 from train.recipe import KeywordRecipe, RecipeError
 from train.triggers import as_recording, track_clips, track_noise
 
-__all__ = ["HeardTrack", "track_validation"]
+__all__ = ["HeardTrack", "curve_of", "track_validation", "validation_tracks"]
 
 _BATCH = 128  # windows
 _PIECE = 16000 * 10
@@ -56,32 +56,42 @@ class HeardTrack:
         return HopScores(recipe.labels, end / recipe.fbank.sample_rate, np.concatenate(found))
 
 
-def track_validation(recipe: KeywordRecipe, data: Path) -> Validation:
-    """Misses of the validation track's words, clean and at 10 dB, at the recipe's false accepts.
+def validation_tracks(recipe: KeywordRecipe, data: Path) -> dict[str, HeardTrack]:
+    """The validation track of the recipe's own packs, clean and at 10 dB.
 
-    The track has the recipe's own packs. RecipeError where it says none of the labels.
+    RecipeError where it says none of the labels.
     """
-    wanted = recipe.selection.false_accepts_per_hour
-    clips = [
-        c for c in track_clips(data, "val", recipe.labels)
-        if c.pack in recipe.data.packs and c.kind != "silence"
-    ]  # fmt: skip
+    clips = [c for c in track_clips(data, "val", recipe.labels) if c.pack in recipe.data.packs]
     track = build_track([as_recording(c, recipe.labels) for c in clips], seed=recipe.seed)
-    said = {word.label for word in track.words}
-    if not said:
+    if not track.words:
         raise RecipeError("selection: no validation recording says any of the labels")
-    noise = track_noise(data, "val")
-    noisy = mix_noise(track, noise, snr_db=10.0, seed=recipe.seed)
-    heard = [HeardTrack(track, _fbank(recipe, audio)) for audio in (track.samples, noisy)]
+    noisy = mix_noise(track, track_noise(data, "val"), snr_db=10.0, seed=recipe.seed)
+    return {
+        "clean": HeardTrack(track, _fbank(recipe, track.samples)),
+        "noisy": HeardTrack(track, _fbank(recipe, noisy)),
+    }
+
+
+def curve_of(
+    heard: HeardTrack, model: Classifier, recipe: KeywordRecipe, device: torch.device
+) -> list[DetPoint]:
+    """Misses against false accepts while one threshold of all keywords moves."""
+    said = {word.label for word in heard.track.words}
     triggers = {label: TriggerConfig(threshold=0.5) for label in recipe.labels if label in said}
+    hops = heard.scores(model, recipe, device)
+    return det_curve([(hops, heard.track)], triggers, _LOGITS.tolist())
+
+
+def track_validation(recipe: KeywordRecipe, data: Path) -> Validation:
+    """Misses of the validation track's words at the recipe's rate of false accepts."""
+    heard = validation_tracks(recipe, data)
+    wanted = recipe.selection.false_accepts_per_hour
 
     def measure(model: Model, fabric: Fabric) -> dict[str, float]:
         assert isinstance(model, Classifier)
         found: dict[str, float] = {}
-        for name, one in zip(("clean", "noisy"), heard, strict=True):
-            hops = one.scores(model, recipe, fabric.device)
-            curve = det_curve([(hops, track)], triggers, _LOGITS.tolist())
-            missed = miss_rate_at(curve, wanted)
+        for name, one in heard.items():
+            missed = miss_rate_at(curve_of(one, model, recipe, fabric.device), wanted)
             found[f"missed_{name}"] = 1.0 if np.isnan(missed) else missed
         found["missed"] = float(np.mean(list(found.values())))
         return found

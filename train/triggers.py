@@ -23,6 +23,7 @@ from ssast_edge.evaluation.scores import THRESHOLDS, HopScores, replay, run_bund
 from ssast_edge.evaluation.track import Track, build_track
 from ssast_edge.trigger import TriggerConfig
 from train.packs import Clip, Split, read_packs
+from train.windows import SILENCE, UNKNOWN
 
 __all__ = [
     "CONDITIONS",
@@ -42,6 +43,9 @@ CONDITIONS: dict[str, float | None] = {"clean": None, "10 dB": 10.0}  # SNR
 
 # One false accept per hour counts as much as missing this share of all keywords.
 _MISS_PER_FALSE_ACCEPT = 0.02
+RESERVED = (UNKNOWN, SILENCE)
+# A class of sounds fires when its mean score over a second says so; not tuned on anything.
+SOUND_TRIGGER = TriggerConfig(threshold=0.6, smoothing_ms=960.0, refractory_s=4.0)
 _KINDS: dict[str, Kind] = {"keyword": "keyword", "sound": "sound"}  # of clips; others are speech
 
 
@@ -82,13 +86,26 @@ def track_noise(data: Path, split: Split) -> list[NDArray[np.float32]]:
     return [read_audio(c.path) for c in sounds if c.split == split]
 
 
+def _has_sounds(data: Path) -> bool:
+    return (data / "esc_meta.csv").is_file()
+
+
 def choose_triggers(
     folder: Path, data: Path, *, seed: int
 ) -> tuple[Mapping[str, TriggerConfig], dict[str, Any]]:
-    """A trigger per label and what they give on the validation track."""
+    """A trigger per label and what they give on the validation track.
+
+    Classes of sounds all get `SOUND_TRIGGER`, which no track has chosen; `_unknown_` and
+    `_silence_` never fire.
+    """
     bundle = load_bundle(folder)
+    sounds = {c.word for c in read_packs(data, ("esc10",))} if _has_sounds(data) else set()
+    triggers = {label: SOUND_TRIGGER for label in bundle.labels if label in sounds}
+    spoken = [label for label in bundle.labels if label not in sounds and label not in RESERVED]
+    if not spoken:
+        return triggers, {"triggers": {k: asdict(v) for k, v in triggers.items()}}
     track, conditions = make_conditions(data, "val", bundle.labels, seed=seed)
-    unsaid = set(bundle.labels) - {word.label for word in track.words}
+    unsaid = set(spoken) - {word.label for word in track.words}
     if unsaid:
         raise ValueError(
             f"no validation recording of {', '.join(sorted(unsaid))}: no trigger can be chosen"
@@ -98,23 +115,26 @@ def choose_triggers(
         title = f"validation track, {name}"
         with tqdm(total=len(samples), desc=title, unit="sample", unit_scale=True) as progress:
             runs.append((run_bundle(bundle, samples, progress.update), track))
-    triggers = {
-        label: choose_trigger(runs, label)[0] for label in tqdm(bundle.labels, desc="triggers")
+    chosen = {
+        label: choose_trigger(runs, label, of=len(spoken))[0]
+        for label in tqdm(spoken, desc="triggers")
     }
     report: dict[str, Any] = {"track_hours": round(track.hours, 3), "seed": seed}
     for name, (hops, _) in zip(conditions, runs, strict=True):
-        score = match(track.words, replay(hops, triggers), hours=track.hours)
+        score = match(track.words, replay(hops, chosen), hours=track.hours)
         report[name] = score.summary()
+    triggers |= chosen
     report["triggers"] = {k: asdict(v) for k, v in triggers.items()}
     return triggers, report
 
 
 def choose_trigger(
-    tracks: list[tuple[HopScores, Track]], label: str
+    tracks: list[tuple[HopScores, Track]], label: str, *, of: int = 0
 ) -> tuple[TriggerConfig, float]:
     """Smoothing, hits and threshold with the least cost on the average of validation tracks.
 
-    Cost: the label's part of the overall miss rate plus 0.02 for every false accept per hour; of
+    of: how many labels share the misses, all of the model's where not given. Cost: the label's part
+    of the overall miss rate plus 0.02 for every false accept per hour; of
     the thresholds that tie, the middle one. Returns the trigger and its mean cost.
     """
     best: tuple[float, TriggerConfig] = (math.inf, TriggerConfig())
@@ -123,7 +143,7 @@ def choose_trigger(
         costs = np.zeros(len(THRESHOLDS))
         for hops, track in tracks:
             for i, (_, score) in enumerate(sweep(hops, track, label, base)):
-                misses = score.miss_rate / len(hops.labels)
+                misses = score.miss_rate / (of or len(hops.labels))
                 costs[i] += misses + _MISS_PER_FALSE_ACCEPT * score.false_accepts_per_hour
         costs /= len(tracks)
         tied = np.flatnonzero(costs <= costs.min() + 1e-9)
