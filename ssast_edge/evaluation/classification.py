@@ -75,14 +75,17 @@ def evaluate_classification(
     clips: LabelledClips,
     scores: ClipScores,
     *,
-    rule: Rule = "last",
+    rule: Rule | None = None,
     seed: int = 0,
     samples: int = 1000,
 ) -> Classification:
     """All figures, with intervals drawn by speaker where speakers are known, else by clip.
 
+    rule: None is the last hop where every clip fits into a window, else the highest scores.
     Raises ValueError where no clip was scored.
     """
+    if rule is None:
+        rule = "last" if scores.is_short else "max"
     recordings = [clips.recordings[i] for i in scores.kept]
     truth = np.array([clips.targets[i][0] for i in scores.kept], np.intp)
     speakers = np.array([recording.speaker for recording in recordings], dtype=np.str_)

@@ -72,7 +72,7 @@ class ClipScores:
     """tables: by rule (N, labels); windows: (W, labels) of hops full of loud enough audio.
 
     kept: (N,) indices of the clips that could be scored; window_clips: (W,) rows of the tables.
-    unreadable: the others, with the reason.
+    unreadable: the others, with the reason. is_short: no clip is longer than a window and a hop.
     """
 
     kept: NDArray[np.intp]
@@ -81,6 +81,7 @@ class ClipScores:
     window_clips: NDArray[np.intp]
     unreadable: tuple[tuple[str, str], ...]
     audio_s: float
+    is_short: bool
 
 
 def labelled_clips(
@@ -154,7 +155,7 @@ def score_clips(
     kept: list[int] = []
     unreadable: list[tuple[str, str]] = []
     most = max(1, min(_WINDOWS_A_CLIP, _MOST_WINDOWS // max(1, len(clips.recordings))))
-    audio_s = 0.0
+    audio_s = longest_s = 0.0
     for number, recording in enumerate(clips.recordings):
         hops.clear()
         spotter.reset()
@@ -180,6 +181,7 @@ def score_clips(
                 owners.append(np.full(len(chosen), len(kept), np.intp))
             kept.append(number)
             audio_s += spotter.time_s
+            longest_s = max(longest_s, spotter.time_s)
         if progress is not None:
             progress(1)
     size = len(clips.labels)
@@ -191,6 +193,7 @@ def score_clips(
         window_clips=np.concatenate([*owners, np.zeros(0, np.intp)]),
         unreadable=tuple(unreadable),
         audio_s=audio_s,
+        is_short=longest_s <= _window_s(bundle) + bundle.hop_ms / 1000,
     )
 
 

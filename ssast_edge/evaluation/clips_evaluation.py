@@ -50,8 +50,8 @@ class ClipResult:
     unreadable: tuple[tuple[str, str], ...]
     audio_s: float
 
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary for `json.dumps`; null for what is not known."""
+    def facts(self) -> dict[str, Any]:
+        """What both parts have in common, for `json.dumps`."""
         return {
             "bundle": self.name,
             "version": self.version,
@@ -62,8 +62,6 @@ class ClipResult:
             "audio_s": round(self.audio_s, 3),
             "left_out": dict(self.left_out),
             "unreadable": [{"file": file, "reason": why} for file, why in self.unreadable],
-            "classification": self.classification and self.classification.to_json(),
-            "tagging": self.tagging and self.tagging.to_json(),
         }
 
 
@@ -73,7 +71,7 @@ def evaluate_clips(
     *,
     name: str = "",
     backend: Backend | None = None,
-    rule: Rule = "last",
+    rule: Rule | None = None,
     labels: Sequence[str] = (),
     seed: int = 0,
     samples: int = 1000,
@@ -82,11 +80,11 @@ def evaluate_clips(
     """Run every labelled recording through the streaming runtime and measure what it is called.
 
     name: in the report, else the bundle's own. backend: an open model of the bundle, else its first
-    that can be run. rule: how a clip's label
-    is told from its hops when words are classified (`RULES`). labels: of the bundle that compete;
-    by default all, but where the recordings hold words and sounds that the bundle knows, words
-    compete without the labels of the sounds and sounds without those of the words. progress: called
-    with 1 after each of the `count_clips` clips.
+    that can be run. rule: how a clip's label is told from its hops when words are classified
+    (`RULES`), None: by how long the clips are. labels: of the bundle that compete; by default all,
+    but where the recordings hold words and sounds that the bundle knows, words compete without the
+    labels of the sounds and sounds without those of the words. progress: called with 1 after each
+    of the `count_clips` clips.
 
     Raises SsastEdgeError where no recording has a label that the bundle knows, or none can be read.
     """

@@ -23,7 +23,7 @@ __all__ = ["clip_sections"]
 _MOST_LISTED = 20
 _MOST_CONFUSED = 10
 _WORD_HEAD = (
-    *("bundle", "clips", "accuracy", "keywords", "unknown", "silence", "weighted"),
+    *("bundle", "clips", "rule", "accuracy", "keywords", "unknown", "silence", "weighted"),
     "to the first",
 )
 _SOUND_HEAD = (
@@ -52,24 +52,18 @@ def _words(found: Sequence[tuple[str, ClipResult, Classification]]) -> Section:
     _, result, first = found[0]
     page.say(
         "Each clip runs through the streaming runtime as a stream of its own, with zeros for the "
-        "context before it; the label with the highest score is the clip's. A clip's scores: "
-        f"{RULES[first.rule]} (rule {first.rule}). {_brackets(first.evaluation, result)}"
+        "context before it; the label with the highest score is the clip's. The rule says which "
+        "scores are a clip's: those of the last hop where every clip fits into a window, the "
+        "highest of its hops where one is longer, unless another was asked for. "
+        f"{_brackets(first.evaluation, result)}"
     )
     page.table(
-        [
-            "bundle",
-            "clips",
-            "accuracy",
-            "keywords",
-            "unknown",
-            "silence",
-            "weighted",
-            "to the first",
-        ],
+        _WORD_HEAD,
         [
             [
                 name,
                 str(one.evaluation.num_clips),
+                one.rule,
                 _percent(one.accuracy),
                 _percent(one.parts.get("keywords")),
                 _percent(one.parts.get(UNKNOWN_LABEL)),
@@ -105,7 +99,7 @@ def _words(found: Sequence[tuple[str, ClipResult, Classification]]) -> Section:
     return page.section(
         "classification",
         title,
-        [{"bundle": r.name, "version": r.version, **c.to_json()} for _, r, c in found],
+        [{**r.facts(), **c.to_json()} for _, r, c in found],
     )
 
 
@@ -121,22 +115,13 @@ def _sounds(found: Sequence[tuple[str, ClipResult, Tagging]]) -> Section:
         f"the labels of its clip, at most 20 of a clip. {_brackets(evaluation, result)}"
     )
     page.table(
-        [
-            "bundle",
-            "scores of",
-            "number",
-            "best label right",
-            "mAP",
-            "mAUC",
-            "d-prime",
-            "to the first",
-        ],
+        _SOUND_HEAD,
         [
             [
                 name,
                 CONDITIONS[condition],
                 str(part.num_clips),
-                _percent(part.metrics.get("accuracy")),
+                _best_label(one, condition),
                 _number(part.metrics["mAP"]),
                 _number(part.metrics["mAUC"]),
                 _number(part.metrics["d_prime"], digits=2),
@@ -175,7 +160,7 @@ def _sounds(found: Sequence[tuple[str, ClipResult, Tagging]]) -> Section:
     return page.section(
         "tagging",
         "Clips: which sound it is",
-        [{"bundle": r.name, "version": r.version, **t.to_json()} for _, r, t in found],
+        [{**r.facts(), **t.to_json()} for _, r, t in found],
     )
 
 
@@ -211,6 +196,14 @@ def _left_out(page: SectionWriter, result: ClipResult) -> None:
         more = count - _MOST_LISTED
         reasons += f"; and {more} more" if more > 0 else ""
         page.say(f"Not scored, {count}: {reasons}.", "warn")
+
+
+def _best_label(found: Tagging, condition: str) -> str:
+    """Clips of several labels have no accuracy, but their best label may be one of them."""
+    accuracy = found.evaluations[condition].metrics.get("accuracy")
+    if accuracy is None and condition == "mean":
+        return _plain_percent(float(found.right.mean()))
+    return _percent(accuracy)
 
 
 def _title(result: ClipResult, results: Sequence[ClipResult]) -> str:

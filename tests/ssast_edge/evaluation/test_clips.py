@@ -56,7 +56,7 @@ def tables(labels: tuple[str, ...], truth: list[int], named: list[int]) -> Any:
     nothing = np.zeros((0, len(labels)), np.float32)
     scores = ClipScores(
         np.arange(len(truth)), {"last": table, "max": table, "mean": table},
-        nothing, np.zeros(0, np.intp), (), 1.0,
+        nothing, np.zeros(0, np.intp), (), 1.0, True,
     )  # fmt: skip
     return clips, scores
 
@@ -77,6 +77,18 @@ def test_a_clip_is_scored_as_a_stream_that_begins_with_it(
     np.testing.assert_allclose(found.tables["mean"][0], heard.mean(axis=0), rtol=1e-6)
     assert found.tables["last"][0].argmax() == 1
     assert (found.tables["max"][0][:2] > 0.9).all()
+
+
+def test_the_last_hop_tells_of_short_clips_and_the_highest_scores_of_long_ones(
+    tone_bundle: Bundle, tmp_path: Path, tone_audio: Audio
+) -> None:
+    for length_s, rule in ((0.2, "last"), (1.0, "max")):
+        path = tmp_path / "tone.wav"
+        soundfile.write(path, tone_audio(length_s, (0.0, 0.2, LOW_HZ)), 16000)
+        found = evaluate_clips(tone_bundle, [Recording(path, "keyword", "low_tone")])
+        assert found.classification is not None
+        assert found.classification.rule == rule
+        assert found.classification.accuracy.value == 1
 
 
 def test_one_clip_does_not_hear_the_one_before(
@@ -241,7 +253,7 @@ def test_the_shipped_bundle_names_the_words_of_the_demo(tmp_path: Path) -> None:
             cut = slice(int(16000 * (word["start_s"] - 0.5)), int(16000 * (word["end_s"] + 0.3)))
             soundfile.write(path, samples[cut], 16000)
             clips.append(Recording(path, "keyword", word["keyword"]))
-    found = evaluate_clips(load_bundle("wake-words"), clips, rule="max", samples=50)
+    found = evaluate_clips(load_bundle("wake-words"), clips, samples=50)
     assert found.classification is not None
     assert found.classification.evaluation.num_clips == len(clips) >= 6
     assert found.classification.accuracy.value > 0.8

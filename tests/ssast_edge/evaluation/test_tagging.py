@@ -54,7 +54,7 @@ def drawn(
 
     tables = {"last": table(count), "max": table(count), "mean": table(count)}
     owners = np.repeat(np.arange(count), windows_each)
-    scores = ClipScores(np.arange(count), tables, table(len(owners)), owners, (), 1.0)  # type: ignore[arg-type]
+    scores = ClipScores(np.arange(count), tables, table(len(owners)), owners, (), 1.0, True)  # type: ignore[arg-type]
     return LabelledClips(LABELS, recordings, tuple(targets), {}), scores
 
 
@@ -155,6 +155,8 @@ def test_several_labels_of_a_sound(tone_bundle: Bundle, sounds: list[Recording])
     assert found.tagging.right.all()
     (section,) = clip_sections([found])
     assert "<svg" not in section.html
+    assert "| clip, scores averaged | 6 | 100.0 % |" in section.markdown
+    assert section.json[0]["left_out"] == {}
 
 
 def test_words_and_sounds_of_one_bundle_do_not_compete(
