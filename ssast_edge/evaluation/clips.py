@@ -90,9 +90,9 @@ def labelled_clips(
     """The recordings to tag (sounds) or else to classify, and the labels that compete for them.
 
     labels: of the bundle that compete, all where none is given. Several labels of a sound are
-    separated by ";". To classify are recordings of any other kind that have a label; a word that
-    the bundle lacks counts as `_unknown_` where the bundle has that. Raises SsastEdgeError for a
-    label that the bundle lacks.
+    separated by ";". To classify are keywords, and speech that has a label; a word that the bundle
+    lacks counts as `_unknown_` where the bundle has that. Of noise, which lies under tracks, only
+    what is labelled `_silence_` counts. Raises SsastEdgeError for a label that the bundle lacks.
     """
     if labels:
         wanted = {resolve_label(label, bundle.labels) for label in labels}
@@ -106,6 +106,8 @@ def labelled_clips(
     known = lru_cache(lambda name: known_label(name, choices))
     for recording in recordings:
         if not recording.label or (recording.kind == "sound") != sounds:
+            continue
+        if recording.kind == "noise" and recording.label != SILENCE_LABEL:
             continue
         names = [recording.label]
         if sounds:

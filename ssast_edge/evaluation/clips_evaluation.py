@@ -34,7 +34,8 @@ class ClipResult:
     """What one bundle makes of the clips.
 
     classification: None without a word that the bundle has, tagging: without a sound that it has.
-    left_out: labels that no label of the bundle stands for, with their numbers of recordings.
+    left_out: labels that no label of the bundle stands for, with their numbers of recordings; of
+    the sounds only where there is tagging, of the words only where there is classification.
     unreadable: recordings that could not be scored, with the reason.
     """
 
@@ -89,17 +90,18 @@ def evaluate_clips(
     Raises SsastEdgeError where no recording has a label that the bundle knows, or none can be read.
     """
     words, sounds = _choose(bundle, recordings, labels)
-    left_out: dict[str, int] = {**words.left_out, **sounds.left_out}
     if not words.recordings and not sounds.recordings:
         raise SsastEdgeError(
-            f"no clip has a label of {bundle.name}: the recordings have {_some(list(left_out))}, "
-            f"the bundle has {_some(words.labels)}"
+            f"no clip has a label of {bundle.name}: the recordings have "
+            f"{_some([*words.left_out, *sounds.left_out])}, the bundle has {_some(words.labels)}"
         )
+    left_out: dict[str, int] = {}
     unreadable: list[tuple[str, str]] = []
     audio_s = 0.0
     classification: Classification | None = None
     tagging: Tagging | None = None
     if words.recordings:
+        left_out |= words.left_out
         scores = score_clips(bundle, words, backend=backend, progress=progress)
         unreadable += scores.unreadable
         audio_s += scores.audio_s
@@ -108,6 +110,7 @@ def evaluate_clips(
                 words, scores, rule=rule, seed=seed, samples=samples
             )
     if sounds.recordings:
+        left_out |= sounds.left_out
         scores = score_clips(bundle, sounds, backend=backend, with_windows=True, progress=progress)
         unreadable += scores.unreadable
         audio_s += scores.audio_s
