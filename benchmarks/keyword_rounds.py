@@ -1,6 +1,6 @@
-"""What each round of training, or each start, is worth: DET curves of checkpoints on validation.
+r"""What each round of training, or each start, is worth: DET curves of checkpoints on validation.
 
-    python -m benchmarks.keyword_rounds first=runs/wake-words/last second=runs/wake-words-2/last \\
+    python -m benchmarks.keyword_rounds first=runs/wake-words/last second=runs/wake-words-2/last \
         --figure docs/figures/keyword_rounds.png --json docs/figures/keyword_rounds.json
 
 The track is the validation split's, clean and at 10 dB, of the packs of the first checkpoint's

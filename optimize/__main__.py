@@ -368,9 +368,13 @@ def compare(
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe key."
 )
+@click.option("--compare/--no-compare", default=True, show_default=True,
+              help="Measure the models on the recipe's test recordings at the end.")  # fmt: skip
 @PLACES
 @MACHINE
-def run(recipe: Path, out: Path | None, overrides: tuple[str, ...], **options: Any) -> None:
+def run(
+    recipe: Path, out: Path | None, overrides: tuple[str, ...], compare: bool, **options: Any
+) -> None:
     """Do the whole chain of RECIPE: prune, distil, quantise, bundle, build, compare, report.
 
     The same command goes on where it ended. OUT/bundle ships, OUT/report.html says what it cost.
@@ -381,7 +385,12 @@ def run(recipe: Path, out: Path | None, overrides: tuple[str, ...], **options: A
     loaded = load_optimize_recipe(recipe, overrides)
     places, machine = places_and_machine(options)
     folder = out or Path("runs/optimize") / loaded.name
-    report = optimize(loaded, out=folder, places=places, machine=machine, say=_say)
+    report = optimize(
+        loaded, out=folder, places=places, machine=machine, say=_say, does_compare=compare
+    )
+    if not compare:
+        click.echo(f"{report}")
+        return
     click.echo(report.with_suffix(".md").read_text(encoding="utf-8"), nl=False)
     click.echo(f"{report}")
 

@@ -45,6 +45,8 @@ PLACES = options_of(
                  help="Rendered features of keyword recipes."),
     click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True,
                  help="Processes that decode and render."),
+    click.option("--mined", type=FILE, multiple=True,
+                 help="Windows of `python -m train mine`, for keyword recipes that want them."),
 )  # fmt: skip
 MACHINE = options_of(
     click.option(
@@ -63,7 +65,7 @@ def places_and_machine(options: dict[str, Any]) -> tuple[Any, Any]:
     from train.engine import Machine
     from train.task import Places
 
-    places = "manifests", "data", "cache", "synthetic", "pool", "jobs"
+    places = "manifests", "data", "cache", "synthetic", "pool", "jobs", "mined"
     machine = "accelerator", "workers", "threads"
     return (
         Places(**{name: options[name] for name in places}),

@@ -41,13 +41,26 @@ __all__ = ["optimize"]
 
 
 def optimize(
-    recipe: OptimizeRecipe, *, out: Path, places: Places, machine: Machine, say: Say
+    recipe: OptimizeRecipe,
+    *,
+    out: Path,
+    places: Places,
+    machine: Machine,
+    say: Say,
+    does_compare: bool = True,
 ) -> Path:
     """Do the recipe's steps below `out`; returns the report. say: gets lines of progress.
+
+    does_compare: else it ends with the bundle, which is returned; no test recording is read.
 
     Raises ChainError, one line, for a step that fails: what was done before it is kept.
     """
     run = Context(recipe, out, places, machine, say)
+    if not does_compare:
+        bundle = bundled(run, within_budget(run, distilled(run, pruned(run))))
+        published(run, bundle)
+        built(run, bundle)
+        return out / "bundle"
     dense = shipped(run, "dense", run.checkpoint, run.source)
     small = distilled(run, pruned(run))
     rivals = {

@@ -45,12 +45,12 @@ class HeardTrack:
         """The model's scores at every hop, missing context as zeros."""
         window, hop = recipe.windows.num_frames, round(recipe.hop_ms / recipe.fbank.hop_ms)
         padded = np.concatenate([np.zeros((window, self.fbank.shape[1]), np.float16), self.fbank])
-        frames = torch.from_numpy(padded)
         stops = np.arange(hop, len(self.fbank) + 1, hop)
         found = []
         for first in range(0, len(stops), _BATCH):
-            batch = [frames[stop : stop + window] for stop in stops[first : first + _BATCH]]
-            logits = model(torch.stack(batch).to(device).float()).float()
+            batch = [padded[stop : stop + window] for stop in stops[first : first + _BATCH]]
+            windows = torch.from_numpy(np.stack(batch).astype(np.float32))
+            logits = model(windows.to(device)).float()
             found.append(torch.sigmoid(logits[:, : len(recipe.labels)]).cpu().numpy())
         end = (stops - 1) * recipe.fbank.hop_samples + recipe.fbank.window_samples
         return HopScores(recipe.labels, end / recipe.fbank.sample_rate, np.concatenate(found))

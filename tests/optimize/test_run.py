@@ -81,6 +81,16 @@ def test_the_chain_ends_in_a_bundle_with_every_flavour(done: tuple[Path, Result]
     assert bundle.provenance["optimized"]["pruned"]["macs_share"] <= 0.6
 
 
+def test_without_comparison_it_ends_with_the_same_bundle(
+    done: tuple[Path, Result], recipe: Path, places: Places
+) -> None:
+    out, _ = done
+    result = invoke("run", recipe, "--out", out, "--no-compare", *options(places))
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{out / 'bundle'}\n"
+    assert "compare" not in result.stderr
+
+
 def test_the_report_holds_the_figures_of_each_model(done: tuple[Path, Result]) -> None:
     table = json.loads((done[0] / "report.json").read_text())
     models = {row["name"]: row for row in table["steps"]["compare"]["models"]}
