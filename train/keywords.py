@@ -117,7 +117,8 @@ def open_keywords(
     with fabric.rank_zero_first():  # one process renders the pool, the others find it
         pool = prepare_pool(recipe, places.data, places.synthetic, places.pool, places.jobs)
         its_pool = None
-        if held_out is not None:
+        # Cross-validation of sounds leaves none to validate by.
+        if held_out is not None and not recipe.data.esc10_test_fold:
             its_pool = prepare_pool(
                 recipe, places.data, places.synthetic, places.pool, places.jobs, split=held_out
             )
