@@ -165,7 +165,8 @@ def prepare(corpus: str, root: Path, manifests: Path) -> None:
     """Write the manifests of a known CORPUS, with its official splits.
 
     audioset, librispeech, esc50, speech_commands_v1_12, speech_commands_v2_12,
-    speech_commands_v2_35, voxceleb1, iemocap, or packs (this project's data folder).
+    speech_commands_v2_35, voxceleb1, iemocap, or of this project's data folder: packs for training,
+    eval for `ssast-edge eval`.
     """
     from train.data.corpora import prepare as run
 

@@ -53,6 +53,13 @@ class SectionWriter:
             "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)
         )
 
+    def legend(self, colours: Sequence[tuple[str, str]]) -> None:
+        """Names and their CSS colours in the pictures; Markdown goes without, as of them."""
+        items = "".join(
+            f'<li><i style="background:{fill}"></i>{escape(name)}</li>' for name, fill in colours
+        )
+        self._html.append(f'<ul class="legend">{items}</ul>')
+
     def sounds(
         self, head: Sequence[str], rows: Sequence[Sequence[str]], paths: Sequence[str]
     ) -> None:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from train.data.evaluation import write_evaluation_manifests
 from train.data.manifest import Example, Manifest, ManifestError, write_manifest
 from train.packs import read_packs
 
@@ -21,15 +22,18 @@ __all__ = ["CORPORA", "prepare"]
 
 _V1_V2_WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 _NOISE = "_background_noise_"
+_EVALUATION = "eval"  # not one corpus: tracks of `ssast-edge eval` out of all packs
 _NOISE_SECONDS = 60  # the shortest of the published ones
 
 
 def prepare(name: str, root: Path, out: Path) -> list[Path]:
     """Write the manifests of corpus `name`, whose files lie below `root`, into `out`."""
-    if name not in CORPORA:
-        raise ManifestError(f"unknown corpus {name!r}, known: {', '.join(CORPORA)}")
+    if name not in (*CORPORA, _EVALUATION):
+        raise ManifestError(f"unknown corpus {name!r}, known: {', '.join([*CORPORA, _EVALUATION])}")
     if not root.is_dir():
         raise ManifestError(f"{root}: no such folder; give the one that holds {name} with --root")
+    if name == _EVALUATION:
+        return write_evaluation_manifests(root, out)
     written = []
     try:
         manifests = list(CORPORA[name](root))
