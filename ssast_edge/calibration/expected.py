@@ -7,6 +7,7 @@ give another. Thresholds are held as logits, rounded down: a word is never promi
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -69,12 +70,17 @@ class MissTable:
             if curve.logits:
                 self._curves.setdefault(key, []).append(curve)
 
+    @property
+    def curves(self) -> list[Curve]:
+        """All of them."""
+        return [curve for kept in self._curves.values() for curve in kept]
+
     def expected(self, label: str, config: TriggerConfig) -> tuple[Expected, ...]:
         """What it misses in each condition; nothing where no word was ever tried."""
         curves = self._curves.get((label, family_of(config)), [])
         wanted = logit(config.threshold)
         return tuple(
-            Expected(c.condition, sum(x < wanted for x in c.logits), len(c.logits)) for c in curves
+            Expected(c.condition, bisect_left(c.logits, wanted), len(c.logits)) for c in curves
         )
 
     def miss_rate(self, label: str, config: TriggerConfig) -> float | None:
@@ -84,7 +90,7 @@ class MissTable:
 
     def with_curves(self, curves: Iterable[Curve]) -> "MissTable":
         """A table that has those, too."""
-        return MissTable([*(c for kept in self._curves.values() for c in kept), *curves])
+        return MissTable([*self.curves, *curves])
 
 
 def table_of(bundle: Bundle) -> MissTable:
@@ -130,7 +136,7 @@ def detection_curves(
         "hop_ms": bundle.hop_ms,
         "tolerance_s": TOLERANCE_S,
         "hours": {name: round(track.hours, 3) for name, (_, track) in runs.items()},
-        "curves": [asdict(curve) for curve in curves],
+        "curves": [{**asdict(curve), "logits": list(curve.logits)} for curve in curves],
     }
 
 

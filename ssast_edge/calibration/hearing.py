@@ -27,7 +27,7 @@ _SAME_S = 1e-6
 _FINGERPRINT_BYTES = 1 << 20
 
 Samples = NDArray[np.float32]
-# After each block: samples, audio heard in this stream so far.
+# After each block: samples, audio heard in all streams so far.
 OnAudio = Callable[[Samples, float], None]
 # After each inference: audio time, scores of the labels that have a trigger.
 OnHop = Callable[[float, Samples], None]
@@ -36,8 +36,9 @@ OnHop = Callable[[float, Samples], None]
 class Ear:
     """A spotter whose scores go into a state.
 
-    settings: for the model, as `Spotter` takes them. on_hop and on_audio: told of everything that
-    is new, never of audio that is only heard again.
+    on_hop and on_audio: told of everything that is new, never of audio that is only heard again.
+    record_s: audio between two records of the state. settings: for the model, as `Spotter` takes
+    them.
     """
 
     def __init__(
@@ -47,9 +48,11 @@ class Ear:
         *,
         on_audio: OnAudio | None = None,
         on_hop: OnHop | None = None,
+        record_s: float = RECORD_S,
         **settings: Any,
     ) -> None:
         self._bundle = bundle
+        self._record_s = record_s
         self._state = state
         self._columns = [bundle.labels.index(label) for label in state.header.labels]
         self._on_audio = on_audio or (lambda samples, heard_s: None)
@@ -59,6 +62,7 @@ class Ear:
         self._progress = state.begin("", begun="", identity="")
         self._has_gap = False
         self._lost_s = 0.0
+        self._others_s = 0.0  # heard in the other streams
 
     @property
     def time_s(self) -> float:
@@ -95,7 +99,7 @@ class Ear:
             self._spotter.push(samples)
             heard_s = self._spotter.time_s
             if heard_s > self._progress.heard_s:
-                self._on_audio(samples, heard_s)
+                self._on_audio(samples, self._others_s + heard_s)
             if is_stopped():
                 return
             if heard_s >= limit_s:
@@ -126,7 +130,7 @@ class Ear:
                     self._lost_s += block.dropped_s
                 self._spotter.push(block.samples)
                 heard_s = self._spotter.time_s - self._lost_s
-                self._on_audio(block.samples, heard_s)
+                self._on_audio(block.samples, self._others_s + heard_s)
                 if is_stopped() or heard_s >= limit_s:
                     return
         finally:
@@ -138,6 +142,7 @@ class Ear:
         self._progress = progress
         self._keeper = Keeper(self._state.header.reach, progress.after)
         self._has_gap, self._lost_s = False, 0.0
+        self._others_s = self._state.heard_s - progress.heard_s
         self._spotter.reset()
         fbank = self._bundle.fbank
         if not progress.last_s:
@@ -160,7 +165,7 @@ class Ear:
         self._progress = replace(self._progress, last_s=time_s)
         self._on_hop(time_s, columns)
         # At multiples of audio time, wherever the audio was cut: each run writes the same records.
-        if int(time_s / RECORD_S) > int(before_s / RECORD_S):
+        if int(time_s / self._record_s) > int(before_s / self._record_s):
             self._note(is_done=False, heard_s=time_s - self._lost_s)
 
     def _note(self, *, is_done: bool, heard_s: float | None = None) -> None:

@@ -233,7 +233,7 @@ _Choice = tuple[tuple[float, ...], list[_Option]]
 def _cheapest(keywords: Sequence[Sequence[_Option]], budget: int) -> _Choice | None:
     """The least loss with costs of at most `budget`, then the least cost and delay."""
     best: dict[int, _Choice] = {0: ((0.0, 0.0, 0.0, 0.0), [])}  # by what was spent
-    for options in keywords:
+    for options in map(_worth_their_cost, keywords):
         after: dict[int, _Choice] = {}
         for spent, (loss, choice) in best.items():
             for option in options:
@@ -246,6 +246,15 @@ def _cheapest(keywords: Sequence[Sequence[_Option]], budget: int) -> _Choice | N
                     after[total] = now, [*choice, option]
         best = after
     return min(best.values(), key=lambda choice: choice[0], default=None)
+
+
+def _worth_their_cost(options: Sequence[_Option]) -> list[_Option]:
+    """Those that lose less than every cheaper one."""
+    found: list[_Option] = []
+    for option in sorted(options, key=lambda o: (o.cost, o.loss, family_of(o.config).wait_ms)):
+        if not found or option.loss < found[-1].loss:
+            found.append(option)
+    return found
 
 
 def _outcome(

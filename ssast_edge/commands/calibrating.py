@@ -275,23 +275,15 @@ class _Progress:
     """How far it is, on stderr: a line that changes on a terminal, else one now and then."""
 
     def __init__(self, state: State, limit_s: float) -> None:
-        self._state = state
         self._limit_s = limit_s
         self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._others_s = state.heard_s
-        self._stream_s = 0.0
         self._began = time.monotonic(), state.heard_s
         self._drawn = -float("inf")
         self._told_s = state.heard_s
         self._width = 0
 
-    def show(self, samples: Samples, heard_s: float) -> None:
-        """Tell of a block; heard_s: of its stream."""
-        if heard_s < self._stream_s:  # the next stream
-            self._others_s += self._stream_s
-        self._stream_s = heard_s
-        # A stream that was taken up again is in the state already.
-        total_s = max(self._state.heard_s, min(self._others_s + heard_s, self._limit_s))
+    def show(self, samples: Samples, total_s: float) -> None:
+        """Tell of a block; total_s: audio heard so far."""
         if not self._is_terminal:
             if total_s - self._told_s >= _TOLD_S:
                 self._told_s = total_s
