@@ -1,0 +1,68 @@
+"""The benchmarks of keyword training run on something tiny; no figure is judged here."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: train)")
+
+from benchmarks import keyword_rounds, sounds_folds  # noqa: E402
+from ssast_edge.bundle import load_bundle  # noqa: E402
+from train.export import export_bundle  # noqa: E402
+from train.keywords import train_keywords  # noqa: E402
+from train.recipe import KeywordRecipe  # noqa: E402
+
+from .conftest import ONE_CORE  # noqa: E402
+
+
+def test_rounds_are_measured_on_one_track(
+    tiny_checkpoint: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    names = [f"{name}={tiny_checkpoint}" for name in ("one", "other")]
+    figure, kept = tmp_path / "figures" / "rounds.png", tmp_path / "rounds.json"
+    result = CliRunner().invoke(
+        keyword_rounds.main,
+        [*names, "--data", str(tiny_data), "--figure", str(figure), "--json", str(kept)],
+    )
+    assert result.exit_code == 0, result.output
+    found = json.loads(kept.read_text())["missed_at_false_accepts_per_hour"]
+    assert found["one"] == found["other"]
+    assert set(found["one"]) == {"clean", "noisy"}
+    assert figure.stat().st_size > 1000
+
+
+def test_a_checkpoint_without_a_name_is_one_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(keyword_rounds.main, [str(tmp_path)])
+    assert result.exit_code == 1
+    assert "NAME=CHECKPOINT" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_model_of_sounds_is_scored_on_the_fold_that_it_did_not_hear(
+    tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(
+        tiny_recipe,
+        labels=("rain", "alexa"),
+        data=dataclasses.replace(
+            tiny_recipe.data,
+            packs=("wake_words", "librispeech", "background_noise", "esc10"),
+            esc10_test_fold=2,
+        ),
+        windows=dataclasses.replace(tiny_recipe.windows, labelled_sound=0.5),
+    )
+    out = tmp_path / "run"
+    last = train_keywords(recipe, data=tiny_data, synthetic=None, out=out, machine=ONE_CORE, jobs=1)
+    export_bundle(last, tmp_path / "bundle")
+    bundle = load_bundle(tmp_path / "bundle")
+    clips, scores, wanted = sounds_folds.score_fold(bundle, tiny_data, 2, ["rain"])
+    assert [clip.path.name for clip in clips.recordings] == ["2.ogg"]
+    assert scores.shape == (1, 1)
+    assert wanted.tolist() == [0]
+    right = scores.argmax(axis=1) == wanted
+    figures = sounds_folds.figures([right, ~right], [["2"], ["3"]], seed=0)
+    assert figures["clips"] == 2
+    assert figures["by_fold"] == [1.0, 0.0]
