@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -52,7 +53,9 @@ def read_recordings(source: Path, *, split: str | None = None) -> list[Recording
         raise SsastEdgeError(f"{source}: not a CSV manifest in UTF-8: {error}") from error
     if not found:
         raise SsastEdgeError(f"{source}: lists no recording")
-    return _of_split(source, found, split)
+    chosen = _of_split(source, found, split)
+    _refuse_twice(source, chosen)
+    return chosen
 
 
 def _of_split(source: Path, found: list[Recording], split: str | None) -> list[Recording]:
@@ -65,6 +68,15 @@ def _of_split(source: Path, found: list[Recording], split: str | None) -> list[R
     if split not in splits:
         raise SsastEdgeError(f"{source}: has no split {split!r}, it has {names}")
     return [recording for recording in found if recording.split == split]
+
+
+def _refuse_twice(source: Path, recordings: list[Recording]) -> None:
+    """A recording is played once; as noise it may lie under the others, too."""
+    counts = Counter(os.path.normpath(r.path) for r in recordings if r.kind != "noise")
+    twice = [path for path, count in counts.items() if count > 1]
+    if twice:
+        more = f" (and {len(twice) - 1} more)" if len(twice) > 1 else ""
+        raise SsastEdgeError(f"{source}: lists {twice[0]} more than once{more}: it is played once")
 
 
 def _of_table(source: Path, rows: "csv.DictReader[str]") -> Iterator[Recording]:

@@ -26,6 +26,7 @@ Unreadable = Callable[[Recording, str], object]
 SAMPLE_RATE = 16000
 _GAP_S = (0.3, 1.5)  # quiet between two recordings
 _END_S = 2.0  # quiet at the end: a word may be detected after it
+_ROUNDED_S = 0.05  # by which a word may seem to outlast its recording
 _LONGEST_WORD_S = 60.0  # of a recording in which a word is looked for
 
 
@@ -130,7 +131,7 @@ def build_track(
 
     sounds: whether sounds that have a label are words too, for a bundle that tags them.
     on_unreadable: told of a recording that cannot be read, which is left out; None: raises
-    AudioError. progress: called with 1 after each recording. Raises ValueError without any.
+    AudioError, as where none can be. progress: called with 1 after each recording.
     """
     heard = hear(recordings, on_unreadable=on_unreadable, progress=progress)
     rng = np.random.default_rng(seed)
@@ -162,17 +163,21 @@ def hear(
 ) -> list[Heard]:
     """Read every recording once: how long it is, and where its word lies."""
     found = []
+    reason = ""
     for recording in recordings:
         try:
             found.append(_hear(recording))
         except AudioError as error:
             if on_unreadable is None:
                 raise
+            reason = reason or str(error)
             on_unreadable(recording, str(error))
         if progress is not None:
             progress(1)
     if not found:
-        raise ValueError(f"none of {len(recordings)} recordings can be read")
+        if recordings:
+            raise AudioError(f"none of {len(recordings)} recordings can be read: {reason}")
+        raise ValueError("there is no recording to put into a track")
     return found
 
 
@@ -190,6 +195,11 @@ def _hear(recording: Recording) -> Heard:
     extent_s = (0.0, length / SAMPLE_RATE)
     if recording.kind == "keyword":
         if recording.start_s is not None and recording.end_s is not None:
+            if recording.end_s > extent_s[1] + _ROUNDED_S:
+                raise AudioError(
+                    f"{recording.path}: is {extent_s[1]:.2f} s long, its word is said to end at "
+                    f"{recording.end_s:g} s"
+                )
             extent_s = (recording.start_s, recording.end_s)
         else:
             features = fbank(np.concatenate(begin))
