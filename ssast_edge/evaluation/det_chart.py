@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ssast_edge.bench.charts import WIDTH, colour
+from ssast_edge.bench.charts import colour
 
 __all__ = ["DetLine", "det_chart"]
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 18, 24, 44
-_HEIGHT = 340
+_WIDTH, _HEIGHT = 560, 320
 _ZERO = 42  # pixels between the place of 0 and the least rate that can be seen
 _MOST_PER_HOUR = 60.0
 _TICKS = [m * 10.0**e for e in range(-3, 4) for m in (1, 2, 5)]
@@ -51,7 +51,7 @@ def det_chart(lines: Sequence[DetLine], *, hours: float, title: str = "") -> str
             parts.append(_cross(scale, line, stroke))
         parts.append("</g>")
     label = f"<title>{escape(title)}</title>" if title else ""
-    return f'<svg viewBox="0 0 {WIDTH} {_HEIGHT}" role="img">{label}{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{label}{"".join(parts)}</svg>'
 
 
 def _front(points: Sequence[Rate]) -> list[Rate]:
@@ -92,7 +92,7 @@ class _Scale:
         """Of false accepts an hour."""
         if per_hour <= 0:
             return _LEFT + 6
-        start, end = _LEFT + _ZERO, WIDTH - _RIGHT
+        start, end = _LEFT + _ZERO, _WIDTH - _RIGHT
         share = math.log(max(per_hour, self._least) / self._least)
         share /= math.log(self._most / self._least)
         return start + min(share, 1.0) * (end - start)
@@ -105,7 +105,7 @@ class _Scale:
     def grid(self) -> str:
         """Lines, numbers and names of the axes."""
         parts = []
-        left, right, base = _LEFT, WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+        left, right, base = _LEFT, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
         step = next(s for s in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2) if self._high / s <= 8)
         for count in range(int(self._high / step) + 1):
             y = self.y(count * step)

@@ -88,7 +88,16 @@ class SectionWriter:
 
     def picture(self, svg: str, caption: str) -> None:
         """An SVG picture; Markdown goes without."""
-        self._html.append(f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>")
+        self.pictures([(svg, caption)])
+
+    def pictures(self, pictures: Sequence[tuple[str, str]]) -> None:
+        """SVG pictures and their captions, side by side where there is room."""
+        figures = [
+            f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
+            for svg, caption in pictures
+        ]
+        pair = f'<div class="pair">{"".join(figures)}</div>'
+        self._html.append(figures[0] if len(figures) == 1 else pair)
 
     def section(self, key: str, title: str, found: Any) -> Section:
         """What was written; found: the same for programs."""

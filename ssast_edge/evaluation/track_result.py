@@ -155,7 +155,7 @@ def _says(point: Point | None, per_hour: float, hours: float) -> str:
     if point is None:
         return "no setting gives so few"
     count, most = point.false_accepts, point.at_most_per_hour
-    said = f"{count or 'none'} in {hours:.2f} h: below {most:.2g} per hour at 95 %"
+    said = f"{count or 'none'} in {hours:.2f} h: below {most:.3g} per hour at 95 %"
     if per_hour > 0 and most > per_hour:
         said += f"; {3 / per_hour:.0f} h without one would show {per_hour:g}"
     return said
