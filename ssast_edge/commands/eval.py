@@ -4,7 +4,7 @@ import math
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -67,6 +67,12 @@ def _positive(ctx: click.Context, param: click.Parameter, value: float | None) -
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N",
               help="Of the order, the pauses and the noise.")  # fmt: skip
 @click.option("--clips", is_flag=True, help="Classify or tag each recording by itself, too.")
+@click.option(
+    "--clip-rule",
+    type=click.Choice(("last", "max", "mean")),
+    help="Which of its hops' scores are a clip's, with --clips.  [default: last where every clip "
+    "fits into a window, else max]",
+)
 @backend_options
 @click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N",
               help="CPU threads for inference.")  # fmt: skip
@@ -82,6 +88,7 @@ def eval(
     hours: float | None,
     seed: int,
     clips: bool,
+    clip_rule: Literal["last", "max", "mean"] | None,
     **model: Any,
 ) -> None:
     """Measure BUNDLEs on hours of recordings, each through the same streaming runtime.
@@ -107,6 +114,7 @@ def eval(
         hours=hours,
         seed=seed,
         clips=clips,
+        clip_rule=clip_rule,
         command=shlex.join(["ssast-edge", *sys.argv[1:]]),
         model=model_options(**model),
     )

@@ -15,7 +15,9 @@ from ssast_edge.backends import open_backend
 from ssast_edge.bundle import Bundle, load_bundle
 from ssast_edge.clock import clock
 from ssast_edge.commands.interrupts import held_signals
-from ssast_edge.evaluation.clips_evaluation import count_clips, evaluate_clips
+from ssast_edge.errors import SsastEdgeError
+from ssast_edge.evaluation.clips import Rule
+from ssast_edge.evaluation.clips_evaluation import ClipResult, count_clips, evaluate_clips
 from ssast_edge.evaluation.clips_report import clip_sections
 from ssast_edge.evaluation.evaluate import EvaluationConfig, evaluate_track
 from ssast_edge.evaluation.manifest import read_recordings
@@ -44,6 +46,7 @@ class Evaluation:
     hours: float | None
     seed: int
     clips: bool
+    clip_rule: Rule | None
     command: str
     model: Mapping[str, Any]
 
@@ -72,7 +75,8 @@ def evaluate(wanted: Evaluation) -> tuple[str, Path]:
         found = evaluate_track(
             runners, recordings, config, progress=progress, warn=lambda text: _say(f"note: {text}")
         )
-        extra = _clips(runners, recordings, wanted)
+        extra, notes = _clips(runners, recordings, wanted)
+        found["warnings"] += notes
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
     report = {"created": made, "command": wanted.command, **found}
     sections = track_sections(report)
@@ -130,16 +134,24 @@ def _named(bundles: Sequence[Bundle], taken: Mapping[str, str]) -> dict[str, Bun
 
 def _clips(
     runners: Mapping[str, Runner], recordings: Sequence[Recording], wanted: Evaluation
-) -> list[Section]:
-    """What the clips come to by themselves: for taggers always, for others when asked."""
-    results = []
+) -> tuple[list[Section], list[str]]:
+    """What the clips come to by themselves: for taggers always, for others when asked.
+
+    And what was wrong with them: the track has been measured by now, its report is not lost.
+    """
+    results: list[ClipResult] = []
+    notes: list[str] = []
     for name, runner in runners.items():
-        if wanted.clips or runner.bundle.task == "audio-tagging":
+        if not wanted.clips and runner.bundle.task != "audio-tagging":
+            continue
+        try:
             with progress(f"clips: {name}", count_clips(runner.bundle, recordings)) as step:
-                results.append(
-                    evaluate_clips(
-                        runner.bundle, recordings, backend=runner.backend, seed=wanted.seed,
-                        progress=step,
-                    )
+                found = evaluate_clips(
+                    runner.bundle, recordings, name=name, backend=runner.backend,
+                    rule=wanted.clip_rule, seed=wanted.seed, progress=step,
                 )  # fmt: skip
-    return clip_sections(results)
+            results.append(found)
+        except SsastEdgeError as error:
+            notes.append(f"{name}, clips: {error}")
+            _say(f"note: {notes[-1]}")
+    return clip_sections(results), notes

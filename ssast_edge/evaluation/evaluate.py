@@ -114,6 +114,9 @@ def evaluate_track(
             on_unreadable=lambda r, why: unreadable.append({"file": str(r.path), "reason": why}),
             progress=step,
         )
+    if not track.words:
+        reason = unreadable[0]["reason"] if unreadable else "the track has none"
+        raise SsastEdgeError(f"no recording of a keyword can be played: {reason}")
     noise = _read_noise(recordings, config.seed, unreadable) if _noisy(conditions) else []
     if unreadable:
         tell(f"{len(unreadable)} recordings cannot be read, the first: {unreadable[0]['reason']}")
