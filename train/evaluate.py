@@ -47,7 +47,7 @@ def evaluate(
     if not isinstance(recipe, FinetuneRecipe):
         raise CheckpointError(
             f"{checkpoint} is a {recipe.task!r} run, wanted a clip classifier (task 'finetune'); "
-            "keyword models are measured on a track: python -m benchmarks.streaming_track"
+            "keyword models are measured on a track: export one, then `ssast-edge eval`"
         )
     model, trained = load_classifier(checkpoint)
     fabric = Fabric(accelerator="auto", devices=1)

@@ -10,64 +10,9 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from benchmarks import near_misses, startup, streaming_cost, streaming_track
-from ssast_edge.evaluation.det import shifted
-from ssast_edge.evaluation.track import Source, Track
-from ssast_edge.trigger import TriggerConfig
+from benchmarks import near_misses, startup, streaming_cost
 
 ROOT = Path(__file__).parents[2]
-
-
-def test_the_streaming_track_reports_every_keyword_condition_and_setting(
-    tiny_bundle: Path, tiny_data: Path, tmp_path: Path
-) -> None:
-    arguments = ["--bundle", tiny_bundle, "--data", tiny_data, "--out", tmp_path / "out"]
-    ran = CliRunner().invoke(streaming_track.main, [str(a) for a in arguments])
-    assert ran.exit_code == 0, ran.output
-    result = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert set(result["conditions"]) == {"clean", "10 dB"}
-    for settings in result["conditions"].values():
-        assert set(settings) == {"eager", "shipped", "strict"}
-        for labels in settings.values():
-            assert set(labels) == {"all", "alexa", "jarvis"}
-            assert labels["all"]["words"] == labels["alexa"]["words"] + labels["jarvis"]["words"]
-            for key in ("missed", "false_accepts", "duplicates"):
-                assert labels["all"][key] == labels["alexa"][key] + labels["jarvis"][key]
-            low, high = labels["all"]["miss_rate_95"]
-            assert low <= labels["all"]["miss_rate"] <= high
-    assert sum(result["hours_by_pack"].values()) == pytest.approx(result["track_hours"], abs=0.005)
-    assert (tmp_path / "out" / "result.md").read_text().count("| all |") == 6
-    assert (tmp_path / "out" / "det.png").stat().st_size > 1000
-
-
-def test_a_streaming_track_without_data_is_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
-    arguments = ["--bundle", tiny_bundle, "--data", tmp_path / "none", "--out", tmp_path]
-    ran = CliRunner().invoke(streaming_track.main, [str(a) for a in arguments])
-    assert ran.exit_code == 1
-    assert len(ran.stderr.splitlines()) == 1
-    assert "wake_words" in ran.stderr
-
-
-def test_all_thresholds_move_by_the_same_logit() -> None:
-    triggers = {"a": TriggerConfig(threshold=0.5), "b": TriggerConfig(threshold=0.9, min_hits=2)}
-    moved = shifted(triggers, 1.0)
-    assert moved["a"].threshold == pytest.approx(0.7311, abs=1e-4)
-    assert moved["b"].threshold == pytest.approx(0.9607, abs=1e-4)
-    assert moved["b"].min_hits == 2
-    back = shifted(moved, -1.0)
-    assert [t.threshold for t in back.values()] == pytest.approx([0.5, 0.9])
-    extreme = shifted(triggers, 60.0)
-    assert all(0 < trigger.threshold < 1 for trigger in extreme.values())
-
-
-def test_hours_are_those_of_each_clip_and_the_pause_after_it() -> None:
-    sources = tuple(
-        Source(at, pack, "x")
-        for at, pack in ((0.5, "librispeech"), (2.0, "esc10"), (3.0, "librispeech"))
-    )
-    track = Track(np.zeros(16000 * 3600, dtype=np.float32), (), sources)
-    hours = streaming_track.hours_by_pack(track)
-    assert hours == {"esc10": 0.0, "librispeech": 1.0}
 
 
 def test_the_cost_of_streaming_is_told_by_stage(tiny_bundle: Path, tmp_path: Path) -> None:
