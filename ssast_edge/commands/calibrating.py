@@ -29,6 +29,7 @@ from ssast_edge.commands.source import SourceConfig, open_source
 from ssast_edge.errors import AudioError, SsastEdgeError
 
 _TOLD_S = 600.0  # audio between two lines where stderr is no terminal
+_DEAD = 1e-9  # mean power of a block, -90 dBFS: no microphone that works is so quiet
 _DRAWN_S = 0.5  # wall time between two drawings of the line where it is one
 
 
@@ -281,9 +282,13 @@ class _Progress:
         self._drawn = -float("inf")
         self._told_s = state.heard_s
         self._width = 0
+        self._samples = self._dead_samples = 0
 
     def show(self, samples: Samples, total_s: float) -> None:
         """Tell of a block; total_s: audio heard so far."""
+        power = float(np.mean(samples**2))
+        self._samples += len(samples)
+        self._dead_samples += len(samples) if power < _DEAD else 0
         if not self._is_terminal:
             if total_s - self._told_s >= _TOLD_S:
                 self._told_s = total_s
@@ -293,17 +298,23 @@ class _Progress:
         if now - self._drawn < _DRAWN_S:
             return
         self._drawn = now
-        level = 20 * np.log10(max(float(np.sqrt(np.mean(samples**2))), 1e-6))
+        level = 10 * np.log10(max(power, 1e-12))
         line = f"heard {self._how_far(total_s)}  {level:4.0f} dBFS"
         line += self._speed(total_s, now)
         self._width = max(self._width, len(line))
         click.echo(f"\r{line:<{self._width}}", err=True, nl=False)
 
     def end(self) -> None:
-        """Leave the line as it is."""
+        """Leave the line as it is; tell of a microphone that was not on."""
         if self._width:
             click.echo(err=True)
             self._width = 0
+        if self._dead_samples > self._samples / 10:
+            click.echo(
+                f"note: {100 * self._dead_samples / self._samples:.0f} % of what was heard now is "
+                "digital silence, which shows nothing: is the microphone muted?",
+                err=True,
+            )
 
     def _how_far(self, total_s: float) -> str:
         shown = clock(total_s, digits=0)
