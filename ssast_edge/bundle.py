@@ -12,8 +12,6 @@ import json
 import re
 import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +20,12 @@ from typing import Any, Protocol, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from ssast_edge.enrolled import EmbeddingConfig, Enrolled, EnrolledWord, read_enrolled
 from ssast_edge.errors import BundleError, SsastEdgeError
 from ssast_edge.fbank import FbankConfig
 from ssast_edge.integrity import FileRecord, check_files, check_name, record_file
 from ssast_edge.manifest import ManifestError, check_keys, from_json, read_json
+from ssast_edge.npz import read_npz
 from ssast_edge.trigger import TriggerConfig
 
 FloatArray = NDArray[np.float32]
@@ -44,18 +44,6 @@ GOLDEN_ARRAYS = ("fbank", "logits")
 # The keys of bundle.json that Bundle does not hold as they are.
 FILE_KEYS = ("schema_version", "golden", "files")
 
-# What numpy and zipfile raise for another kind of file, a broken one, a pickle.
-_NOT_AN_NPZ = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 _DATA_KEYS = ("name", "licence", "attribution", "source")
 
 
@@ -108,7 +96,7 @@ class Bundle:
     name: str
     version: str
     task: str  # one of TASKS
-    labels: tuple[str, ...]  # in the order of the model's output
+    labels: tuple[str, ...]  # in the order of the model's output, then the enrolled words
     fbank: FbankConfig
     normalization: Normalization
     window_frames: int  # fbank frames the model sees
@@ -121,6 +109,18 @@ class Bundle:
     data: tuple[dict[str, str], ...]  # name, licence, attribution, source of each data set
     licence: str
     model_card: str = ""  # path inside the bundle of a text for people; empty = none
+    embedding: EmbeddingConfig | None = None  # the model's second output; None: it has none
+    enrolled: tuple[Enrolled, ...] = ()  # words that were added on the device
+
+    @property
+    def model_labels(self) -> tuple[str, ...]:
+        """The labels that the model itself has a logit for."""
+        return self.labels[: len(self.labels) - len(self.enrolled)]
+
+    @property
+    def embedding_shape(self) -> tuple[int, int] | None:
+        """(segments, width) of the embedding, None for a model without."""
+        return None if self.embedding is None else (self.embedding.segments, self.embedding.width)
 
     def __post_init__(self) -> None:
         """Refuse fields that contradict each other."""
@@ -147,13 +147,28 @@ class Bundle:
         for source in self.data:
             if set(source) != set(_DATA_KEYS):
                 raise ValueError(f"each of data must have {', '.join(_DATA_KEYS)}, got {source}")
-        wanted = (self.window_frames, self.fbank.num_mel_bins), (len(self.labels),)
+        self._check_enrolled()
+        wanted = (self.window_frames, self.fbank.num_mel_bins), (len(self.model_labels),)
         shapes = self.golden.fbank.shape, self.golden.logits.shape
         if shapes != wanted:
             raise ValueError(
                 f"golden fbank and logits have the shapes {shapes[0]} and {shapes[1]}, wanted "
                 f"{wanted[0]} and {wanted[1]} by window_frames, num_mel_bins and labels"
             )
+
+    def _check_enrolled(self) -> None:
+        if not self.enrolled:
+            return
+        if self.embedding is None:
+            raise ValueError("enrolled words need a model with an embedding")
+        if self.labels[-len(self.enrolled) :] != tuple(one.word.label for one in self.enrolled):
+            raise ValueError("the enrolled words must be the last of the labels")
+        for one in self.enrolled:
+            if one.weights.shape != (self.embedding.segments, self.embedding.width):
+                raise ValueError(
+                    f"enrolled {one.word.label!r} has weights of shape {one.weights.shape}, the "
+                    f"embedding is {self.embedding_shape}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +268,44 @@ def write_bundle(
     return dataclasses.replace(bundle, path=target)
 
 
+def bundle_parts(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Path]]:
+    """What `write_bundle` wants to write `bundle` again: keys of its manifest, and its files.
+
+    The golden pair and the model card are not among them.
+    """
+    manifest = from_json(read_json(bundle.path / MANIFEST), dict[str, Any])
+    golden = from_json(manifest["golden"], GoldenFile, "golden").file
+    own = (golden, manifest.get("model_card", ""))
+    files = {name: bundle.path / name for name in manifest["files"] if name not in own}
+    for key in (*FILE_KEYS, "model_card"):
+        manifest.pop(key, None)
+    return manifest, files
+
+
+def rewrite_bundle(
+    bundle: Bundle,
+    folder: str | Path,
+    manifest: Mapping[str, Any],
+    files: Mapping[str, str | Path],
+) -> Bundle:
+    """Write `bundle` into `folder`, maybe its own, with another manifest and other files.
+
+    The golden pair and the model card stay. Raises as `write_bundle` does.
+    """
+    card = None
+    if bundle.model_card:
+        card = (bundle.path / bundle.model_card).read_text(encoding="utf-8")
+    return write_bundle(
+        folder,
+        manifest,
+        files,
+        golden_fbank=bundle.golden.fbank,
+        golden_logits=bundle.golden.logits,
+        golden_tolerance=bundle.golden.tolerance,
+        model_card=card,
+    )
+
+
 def replay_golden(bundle: Bundle, model: Model, tolerance: float = 0.0) -> None:
     """Raise BundleError unless the model gives the bundle's golden output for its golden input.
 
@@ -344,20 +397,28 @@ def _load(folder: Path) -> Bundle:
             "update ssast-edge, or export the bundle again"
         )
     hints = get_type_hints(Bundle)
+    hints |= {"embedding": EmbeddingConfig, "enrolled": tuple[EnrolledWord, ...]}
     own_keys = [name for name in hints if name not in ("path", *FILE_KEYS)]
-    check_keys(manifest, [*FILE_KEYS, *own_keys], "", optional=["model_card"])
+    optional = ["model_card", "embedding", "enrolled"]
+    check_keys(manifest, [*FILE_KEYS, *own_keys], "", optional=optional)
     values = {
         name: from_json(manifest[name], hints[name], name) for name in own_keys if name in manifest
     }
     records = from_json(manifest["files"], dict[str, FileRecord], "files")
     golden = from_json(manifest["golden"], GoldenFile, "golden")
+    words: tuple[EnrolledWord, ...] = values.pop("enrolled", ())
+    embedding: EmbeddingConfig | None = values.get("embedding")
     named = [golden.file, *(model.file for model in values["models"])]
-    for name in [*named, *filter(None, [values.get("model_card")])]:
+    named += [word.file for word in words]
+    named += filter(None, [values.get("model_card"), embedding and embedding.background])
+    for name in named:
         if name not in records:
             raise ValueError(f"file {name!r} is not listed in files")
     check_files(folder, records)
     pair = _read_golden(folder, golden)
-    return Bundle(path=folder, golden=pair, **values)
+    values["labels"] = (*values["labels"], *(word.label for word in words))
+    enrolled = tuple(read_enrolled(folder, word) for word in words)
+    return Bundle(path=folder, golden=pair, enrolled=enrolled, **values)
 
 
 def _is_empty(folder: Path) -> bool:
@@ -396,17 +457,8 @@ def _plain_value(value: Any) -> Any:
 
 
 def _read_golden(folder: Path, golden: GoldenFile) -> Golden:
-    try:
-        # Opened here: numpy leaves the file open when it is no .npz.
-        with (
-            (folder / golden.file).open("rb") as file,
-            np.load(file, allow_pickle=False) as arrays,
-        ):
-            fbank, logits = (np.asarray(arrays[name]) for name in GOLDEN_ARRAYS)
-    except _NOT_AN_NPZ as error:
-        raise ValueError(
-            f"golden file {golden.file} must be an .npz of plain arrays fbank and logits: {error}"
-        ) from error
+    arrays = read_npz(folder / golden.file, GOLDEN_ARRAYS, f"golden file {golden.file}")
+    fbank, logits = arrays.values()
     for array in (fbank, logits):
         if array.dtype != np.float32 or not np.isfinite(array).all():
             raise ValueError(f"golden file {golden.file} must hold finite float32 numbers")

@@ -46,6 +46,7 @@ class BuildRequest:
     compute_capability: str = ""  # "8.6": for a GPU that need not be here
     workspace_mb: int = 0
     timing_cache: str = ""
+    embedding: tuple[int, ...] = ()  # segments, width of a second output; none
 
 
 class Messages:
@@ -241,16 +242,18 @@ def _set_batch(builder: Any, network: Any, config: Any, request: BuildRequest) -
         "inputs": [network.get_input(i) for i in range(network.num_inputs)],
         "outputs": [network.get_output(i) for i in range(network.num_outputs)],
     }
-    wanted: dict[str, tuple[str, tuple[int, ...]]] = {
-        "inputs": ("fbank", (request.frames, request.bins)),
-        "outputs": ("logits", (request.labels,)),
+    wanted: dict[str, list[tuple[str, tuple[int, ...]]]] = {
+        "inputs": [("fbank", (request.frames, request.bins))],
+        "outputs": [("logits", (request.labels,))],
     }
+    if request.embedding:
+        wanted["outputs"].append(("embedding", request.embedding))
     for role, tensors in ports.items():
         found = [(tensor.name, tuple(tensor.shape)[1:]) for tensor in tensors]
-        if found != [wanted[role]]:
+        if found != wanted[role]:
             raise EngineError(
                 f"{Path(request.model).name}: the {role} are {found}, the bundle wants "
-                f"{[wanted[role]]}"
+                f"{wanted[role]}"
             )
     fbank = ports["inputs"][0]
     size = int(fbank.shape[0])

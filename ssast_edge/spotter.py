@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ssast_edge.backends import Backend, Choice, open_backend
 from ssast_edge.bundle import Bundle, check_hop, resolve_label
+from ssast_edge.enrolled import EnrolledScores
 from ssast_edge.errors import SsastEdgeError
 from ssast_edge.fbank import Fbank, num_frames
 from ssast_edge.latency import LatencyHistogram
@@ -86,12 +87,14 @@ class Spotter:
             precision=precision,
             threads=threads,
             rebuild=rebuild,
+            embeds=bool(bundle.enrolled),
             on_choice=on_choice,
             on_note=on_note,
         )
         self.infer_ms = LatencyHistogram()
         self._on_scores = on_scores
         self._to_scores = _ACTIVATIONS[bundle.activation]
+        self._enrolled = EnrolledScores(bundle.enrolled) if bundle.enrolled else None
         self._hop_frames = round(self.hop_ms / bundle.fbank.hop_ms)
         self._piece_samples = round(_PIECE_S * bundle.fbank.sample_rate)
         self._sample_rate = bundle.fbank.sample_rate
@@ -211,10 +214,8 @@ class Spotter:
         began = perf_counter()
         window = self._ring[start : start + self._window]
         is_next = self._inferred == self._frames - self._hop_frames
-        logits = self.backend.infer(window, new_frames=self._hop_frames if is_next else None)
+        self._scores = self._infer_scores(window, self._hop_frames if is_next else None, began)
         self._inferred = self._frames
-        self.infer_ms.record(1000 * (perf_counter() - began))
-        self._scores = self._to_scores(logits).astype(np.float32)
         self.hops += 1
         end_sample = (self._frames - 1) * self._frame_hop + self._frame_samples
         time_s = (self._segment_start + end_sample) / self._sample_rate
@@ -225,6 +226,17 @@ class Spotter:
                 out.append(Detection(label, time_s, score))
         if self._on_scores is not None:
             self._on_scores(time_s, self.scores)
+
+    def _infer_scores(self, window: FloatArray, new_frames: int | None, began: float) -> FloatArray:
+        """Scores of all labels, those of enrolled words last."""
+        if self._enrolled is None:
+            logits = self.backend.infer(window, new_frames=new_frames)
+            self.infer_ms.record(1000 * (perf_counter() - began))
+            return self._to_scores(logits).astype(np.float32)
+        logits, embedding = self.backend.infer_both(window, new_frames=new_frames)
+        words = self._enrolled.logits(embedding)
+        self.infer_ms.record(1000 * (perf_counter() - began))
+        return np.concatenate([self._to_scores(logits), _sigmoid(words)], dtype=np.float32)
 
 
 def _triggers(

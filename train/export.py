@@ -24,7 +24,7 @@ from ssast_edge.bundle import write_bundle
 from ssast_edge.trigger import TriggerConfig
 from train.checkpoint import Checkpoint, load_classifier
 from train.model import Classifier
-from train.onnx_graph import build_graph
+from train.onnx_graph import SEGMENTS, build_graph, embedding_width
 from train.packs import DATA_LICENCES
 from train.recipe import FinetuneRecipe, KeywordRecipe, recipe_table
 
@@ -87,6 +87,10 @@ def export_bundle(
                 "window_frames": num_frames,
                 "hop_ms": hop_ms or _TAGGING_HOP_MS,
                 "activation": activation,
+                "embedding": {
+                    "segments": SEGMENTS,
+                    "width": embedding_width(recipe.encoder_config()),
+                },
                 "models": [{"backend": "onnx", "precision": "fp32", "file": "model.onnx"}],
                 "triggers": {
                     k: dataclasses.asdict(v) for k, v in dict(triggers or default).items()

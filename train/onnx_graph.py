@@ -1,6 +1,7 @@
 """A classifier as ONNX, node by node: one graph for ONNX Runtime and TensorRT.
 
-Raw log-mel to logits. The first node is `ssast_edge::FusedPatchEmbed` (normalise, cut patches,
+Raw log-mel to logits and to an embedding by stretches of time, by which the device enrols new
+words. The first node is `ssast_edge::FusedPatchEmbed` (normalise, cut patches,
 project, add bias and positions, put the prefix tokens in front); a model-local function of the same
 name says what it computes, so that any runtime without our kernel runs the function instead.
 Every linear layer is a MatMul named after its module, which is what quantisation goes by.
@@ -19,24 +20,50 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from train.model import Attention, Block, Classifier
+from train.model import Attention, Block, Classifier, EncoderConfig
 
-__all__ = ["DOMAIN", "FUSED_PATCH_EMBED", "OPSET", "build_graph", "strip_functions"]
+__all__ = [
+    "DOMAIN",
+    "EMBEDDING",
+    "FUSED_PATCH_EMBED",
+    "OPSET",
+    "SEGMENTS",
+    "build_graph",
+    "embedding_width",
+    "strip_functions",
+]
 
 DOMAIN = "ssast_edge"
 FUSED_PATCH_EMBED = "FusedPatchEmbed"
 OPSET = 18
+EMBEDDING = "embedding"
+# The last knows the labels' words best, the one before it what no label names.
+_EMBEDDED_BLOCKS = 2
+SEGMENTS = 12  # stretches of a window that the embedding tells apart
 _IR_VERSION = 9  # the newest that every ONNX Runtime since 1.17 reads
 
 
-def build_graph(model: Classifier, *, batch: int | None = 1) -> onnx.ModelProto:
-    """Input "fbank" (batch, T, F) raw log-mel, output "logits" (batch, labels); None: any batch."""
+def build_graph(
+    model: Classifier, *, batch: int | None = 1, segments: int = SEGMENTS
+) -> onnx.ModelProto:
+    """Input "fbank" (batch, T, F) raw log-mel, outputs "logits" (batch, labels) and "embedding".
+
+    The embedding, (batch, segments, blocks * D), holds the means of the tokens in each of so many
+    equal stretches of the window, after each of the last blocks; 0 segments: no such output. batch
+    None: any number.
+    """
     config = model.encoder.config
     graph = _Graph()
     tokens = _patch_embed(graph, model)
+    means = ""
+    if segments:
+        means = graph.weight(f"{EMBEDDING}.means", _segment_means(config, segments)[None])
+    embedded = []
     for number, block in enumerate(model.encoder.blocks):
         assert isinstance(block, Block)
         tokens = _block(graph, f"blocks.{number}", block, tokens)
+        if segments and number >= config.depth - _EMBEDDED_BLOCKS:
+            embedded.append(graph.node("MatMul", f"{EMBEDDING}.{number}", [means, tokens]))
     tokens = graph.layer_norm("norm", model.encoder.norm, tokens)
     prefix = config.num_prefix_tokens
     first, last = (prefix, prefix + config.num_patches) if model.pooling == "mean" else (0, prefix)
@@ -52,11 +79,15 @@ def build_graph(model: Classifier, *, batch: int | None = 1) -> onnx.ModelProto:
     pooled = graph.layer_norm("head.norm", norm, pooled)
     graph.linear("head", linear, pooled, output="logits")
     size: int | str = "batch" if batch is None else batch
+    outputs = [_value("logits", [size, linear.out_features])]
+    if segments:
+        graph.node("Concat", EMBEDDING, embedded, output=EMBEDDING, axis=-1)
+        outputs.append(_value(EMBEDDING, [size, segments, embedding_width(config)]))
     made = helper.make_graph(
         graph.nodes,
         "ssast",
         [_value("fbank", [size, config.num_frames, config.num_mel_bins])],
-        [_value("logits", [size, linear.out_features])],
+        outputs,
         initializer=graph.weights,
     )
     model_proto = helper.make_model(
@@ -68,6 +99,11 @@ def build_graph(model: Classifier, *, batch: int | None = 1) -> onnx.ModelProto:
     )
     onnx.checker.check_model(model_proto)
     return model_proto
+
+
+def embedding_width(config: EncoderConfig) -> int:
+    """Numbers in one stretch of the embedding."""
+    return config.dim * min(_EMBEDDED_BLOCKS, config.depth)
 
 
 def strip_functions(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -242,6 +278,19 @@ def _gelu(graph: _Graph, name: str, x: str) -> str:
     gate = graph.node("Add", f"{name}.add", [error, one])
     product = graph.node("Mul", f"{name}.mul", [x, gate])
     return graph.node("Mul", name, [product, half])
+
+
+def _segment_means(config: EncoderConfig, segments: int) -> NDArray[np.float32]:
+    """(segments, prefix + N): the share of each token in the mean of each stretch of time."""
+    bins, columns = config.grid
+    ends = np.linspace(0, columns, segments + 1)
+    places = np.arange(columns)
+    shares = np.minimum(places + 1, ends[1:, None]) - np.maximum(places, ends[:-1, None])
+    shares = np.clip(shares, 0, None)
+    shares /= bins * shares.sum(axis=1, keepdims=True)
+    prefix = np.zeros((segments, config.num_prefix_tokens))
+    # Tokens are frequency-major.
+    return np.concatenate([prefix, np.tile(shares, bins)], axis=1).astype(np.float32)
 
 
 def _value(name: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:

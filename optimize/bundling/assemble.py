@@ -7,7 +7,6 @@ differ from the golden output.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,13 @@ import numpy as np
 import onnx
 
 from optimize.quantization.judge import run_windows
-from ssast_edge.bundle import GOLDEN_TOLERANCE, MANIFEST, Bundle, ModelFile, write_bundle
+from ssast_edge.bundle import (
+    GOLDEN_TOLERANCE,
+    Bundle,
+    ModelFile,
+    bundle_parts,
+    write_bundle,
+)
 from ssast_edge.trigger import TriggerConfig
 
 __all__ = ["Flavour", "assemble", "golden_tolerance"]
@@ -53,9 +58,7 @@ def assemble(
     provenance is added to the base's. Raises BundleError, and leaves `target` as it was, when it
     would not load.
     """
-    manifest = json.loads((base.path / MANIFEST).read_text(encoding="utf-8"))
-    for key in ("schema_version", "golden", "files", "model_card"):
-        manifest.pop(key, None)
+    manifest, kept = bundle_parts(base)
     files = {f.file: f.path or base.path / f.file for f in flavours}
     models = [
         ModelFile(
@@ -74,10 +77,11 @@ def assemble(
         manifest["version"] = version
     if model_card is None and base.model_card:
         model_card = (base.path / base.model_card).read_text(encoding="utf-8")
+    replaced = {model.file for model in base.models}
     return write_bundle(
         target,
         manifest,
-        files,
+        {**{name: path for name, path in kept.items() if name not in replaced}, **files},
         golden_fbank=base.golden.fbank,
         golden_logits=base.golden.logits,
         golden_tolerance=base.golden.tolerance,

@@ -62,7 +62,7 @@ def cpu_graph(
     excluded: Collection[str] = (),
     weight_bits: int = 8,
 ) -> onnx.ModelProto:
-    """Input "fbank" (1, T, F) raw log-mel, output "logits" (1, labels).
+    """Input "fbank" (1, T, F) raw log-mel, output "logits" (1, labels), the AST's embedding too.
 
     ranges: lowest and highest value kept of each layer's input, by layer; the log-mel's own is
     PATCH_EMBED's. excluded: layers that stay float; the head always does. weight_bits: with 7,
@@ -88,8 +88,18 @@ class _Writer:
     def write(self) -> onnx.ModelProto:
         ast = self.ast
         x = self._patch_embed()
+        outputs = [_port("logits", [1, len(ast.head.bias)])]
+        embedded: list[str] = []
         for block in ast.blocks:
             x = self._block(block, x)
+            if ast.embedding is not None and block.name in ast.embedding.blocks:
+                means = self._constant("embedding.means", self._time_first(ast.embedding.means))
+                number = f"embedding.{len(embedded)}"
+                embedded.append(self._node("MatMul", number, [means, x]))
+        if ast.embedding is not None:
+            self._node("Concat", "embedding", embedded, output="embedding", axis=-1)
+            width = len(embedded) * len(ast.norm.weight)
+            outputs.append(_port("embedding", [1, len(ast.embedding.means), width]))
         x = self._norm("norm", ast.norm, x)
         ends = [self._integers(f"pool.{i}", [end]) for i, end in enumerate(ast.pooled)]
         x = self._node("Slice", "pool.slice", [x, *ends])
@@ -100,8 +110,8 @@ class _Writer:
         graph = helper.make_graph(
             self.nodes,
             f"ssast-{self.form.name}",
-            [helper.make_tensor_value_info("fbank", TensorProto.FLOAT, inputs)],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, len(ast.head.bias)])],
+            [_port("fbank", inputs)],
+            outputs,
             initializer=list(self.weights.values()),
         )
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_MICROSOFT, 1)]
@@ -169,13 +179,24 @@ class _Writer:
         """Raw log-mel to (N, D) tokens, patches in order of time first."""
         ast = self.ast
         weight = ast.patch.astype(np.float64) / (2 * ast.std)
-        prefix, (rows, columns) = ast.num_prefix_tokens, ast.grid
-        order = np.arange(rows * columns).reshape(rows, columns).T.ravel()
-        addend = ast.addend[prefix:][order]
+        prefix = ast.num_prefix_tokens
+        addend = ast.addend[prefix:][self._order]
         turned = weight.transpose(2, 1, 0).astype(np.float32)  # (patch frames, patch bins, D)
         patches = self._patches(turned, addend)
         before = self._constant(f"{PATCH_EMBED}.prefix", ast.addend[:prefix])
         return self._node("Concat", PATCH_EMBED, [before, patches], axis=0)
+
+    @property
+    def _order(self) -> NDArray[np.intp]:
+        """Where each of this graph's patches stands in a frequency-major order."""
+        rows, columns = self.ast.grid
+        return np.arange(rows * columns).reshape(rows, columns).T.ravel()
+
+    def _time_first(self, means: FloatArray) -> FloatArray:
+        """(1, segments, prefix + patches): shares of tokens in the order of this graph."""
+        prefix = self.ast.num_prefix_tokens
+        patches = means[:, prefix:][:, self._order]
+        return np.concatenate([means[:, :prefix], patches], axis=1)[None]
 
     def _patches(self, weight: FloatArray, addend: FloatArray) -> str:
         """(patches, D), by a product where patches can be cut without a copy of each value."""
@@ -307,3 +328,7 @@ class _Writer:
         bias = self._constant(f"{qkv.name}.bias", qkv.bias)
         inputs = [quantised, weight, bias, x_scale, scale, "", x_zero, zero]
         return self._node("QAttention", name, inputs, domain=_MICROSOFT, num_heads=heads)
+
+
+def _port(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-__all__ = ["Ast", "AstBlock", "Linear", "Norm", "NotOurGraph", "read_ast"]
+__all__ = ["Ast", "AstBlock", "Embedding", "Linear", "Norm", "NotOurGraph", "read_ast"]
 
 FloatArray = NDArray[np.float32]
 
@@ -57,6 +57,14 @@ class AstBlock:
 
 
 @dataclass(frozen=True, eq=False)
+class Embedding:
+    """Means of the tokens after some blocks, side by side: what words are enrolled by."""
+
+    blocks: tuple[str, ...]  # names
+    means: FloatArray  # (segments, prefix + patches)
+
+
+@dataclass(frozen=True, eq=False)
 class Ast:
     """Raw log-mel (1, T, F) to logits (1, labels)."""
 
@@ -72,6 +80,7 @@ class Ast:
     pooled: tuple[int, int]  # tokens whose mean goes to the head: from, to
     head_norm: Norm
     head: Linear
+    embedding: Embedding | None = None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -143,6 +152,11 @@ def _read(model: onnx.ModelProto) -> Ast:
 
     found = (name.split(".")[1] for name in nodes if name.startswith("blocks."))
     pool = nodes["pool.slice"]
+    embedding = None
+    if "embedding" in nodes:
+        parts = [nodes[tensor.removesuffix(":out")] for tensor in nodes["embedding"].input]
+        blocks = tuple(_block_of(part.input[1]) for part in parts)
+        embedding = Embedding(blocks, arrays[parts[0].input[0]][0])
     last, head_norm, head = norm("norm"), norm("head.norm"), linear("head")
     if last is None or head_norm is None or head is None:
         raise ValueError("it has no final norm or head")
@@ -159,4 +173,13 @@ def _read(model: onnx.ModelProto) -> Ast:
         pooled=(int(arrays[pool.input[1]][0]), int(arrays[pool.input[2]][0])),
         head_norm=head_norm,
         head=head,
+        embedding=embedding,
     )
+
+
+def _block_of(tensor: str) -> str:
+    """Name of the block that a tensor of tokens comes out of."""
+    name, _, last = tensor.rpartition(".add")
+    if not name.startswith("blocks.") or last not in ("1:out", "2:out"):
+        raise ValueError(f"the embedding is taken from {tensor}")
+    return name

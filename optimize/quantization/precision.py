@@ -21,6 +21,7 @@ __all__ = ["OPSETS", "at_opset", "half_graph", "tensorrt_int8", "with_any_batch"
 OPSETS = (17, 18, 19, 20)
 _HALF_QUANTISE_OPSET = 19  # the first whose QuantizeLinear takes half precision
 _FLOAT_NODES = ("norm", "pool.slice", "pool", "head.norm", "head", "head.add")
+_EMBEDDING = "embedding"  # name of its node, and of the nodes before it with a number
 _FLOAT_INSIDE = ("LayerNormalization", "Softmax")  # computed in float between two casts
 
 
@@ -40,7 +41,7 @@ def tensorrt_int8(
 
 
 def half_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights and activations in half precision; "fbank" and "logits" stay float.
+    """Weights and activations in half precision; "fbank", "logits" and "embedding" stay float.
 
     The fused patch embedding gets half weights, as the plugin takes them; its function normalises
     in float.
@@ -63,6 +64,15 @@ def half_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
                 node.input[0] = cast(
                     f"{node.name}.float", tail_input, f"{tail_input}.float", TensorProto.FLOAT
                 )
+            floats.update(node.input)
+            nodes.append(node)
+        elif node.name == _EMBEDDING:
+            nodes.append(node)
+        elif node.name.startswith(f"{_EMBEDDING}."):  # sums of tokens, in float
+            tokens = node.input[1]
+            node.input[1] = cast(
+                f"{node.name}.float", tokens, f"{node.name}.tokens", TensorProto.FLOAT
+            )
             floats.update(node.input)
             nodes.append(node)
         elif node.op_type in _FLOAT_INSIDE:

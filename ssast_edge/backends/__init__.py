@@ -27,6 +27,14 @@ class Backend(Protocol):
         moved up; None: all may be. A backend that keeps the window on a device uploads no more.
         """
 
+    def infer_both(
+        self, fbank: FloatArray, *, new_frames: int | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """The logits and the embedding, shape (segments, width); else as `infer`.
+
+        Only of a model that was opened with `embeds`.
+        """
+
     def close(self) -> None:
         """Free the model; `infer` may not be called any more."""
 
@@ -51,6 +59,7 @@ def open_backend(
     precision: str = "auto",
     threads: int = 1,
     rebuild: bool = False,
+    embeds: bool = False,
     on_choice: Callable[[Choice], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Backend:
@@ -59,13 +68,14 @@ def open_backend(
     kind: "onnx", "tensorrt", or "auto": TensorRT when it, a GPU and an engine that fits are there,
     else ONNX Runtime; `on_choice` is told once. precision: "auto" for the bundle's first model
     that can be run, or that of one of them. threads: of the CPU. rebuild: build the engine for
-    TensorRT when none fits (`on_note` is told that it takes a while).
+    TensorRT when none fits (`on_note` is told that it takes a while). embeds: `infer_both` will be
+    called, of a bundle with an embedding.
 
     Raises BundleError for a model that does not fit the bundle or computes wrongly here, and
     BackendMissing, EngineError or CudaError when what was asked for cannot be had: asked for
     TensorRT, nothing else is taken.
     """
-    backend, model, choice = _open(bundle, kind, precision, threads, rebuild, on_note)
+    backend, model, choice = _open(bundle, kind, precision, threads, rebuild, embeds, on_note)
     try:
         replay_golden(bundle, backend, model.tolerance)
     except BaseException:
@@ -82,6 +92,7 @@ def _open(
     precision: str,
     threads: int,
     rebuild: bool,
+    embeds: bool,
     on_note: Callable[[str], None] | None,
 ) -> tuple[Backend, ModelFile, Choice]:
     reason, is_notable = "asked for", False
@@ -90,7 +101,7 @@ def _open(
         reason, is_notable = why_not
     elif kind in ("auto", "tensorrt"):
         try:
-            return _open_tensorrt(bundle, precision, rebuild, on_note)
+            return _open_tensorrt(bundle, precision, rebuild, embeds, on_note)
         except (BackendMissing, CudaError, EngineError) as error:
             if kind == "tensorrt" or rebuild:
                 raise
@@ -130,14 +141,18 @@ def _can_build() -> bool:
 
 
 def _open_tensorrt(
-    bundle: Bundle, precision: str, rebuild: bool, on_note: Callable[[str], None] | None
+    bundle: Bundle,
+    precision: str,
+    rebuild: bool,
+    embeds: bool,
+    on_note: Callable[[str], None] | None,
 ) -> tuple[Backend, ModelFile, Choice]:
     from ssast_edge.backends.engines import find_engine, open_engine
 
     found = find_engine(
         bundle, precision=precision, rebuild=rebuild, on_note=on_note or (lambda note: None)
     )
-    backend = open_engine(bundle, found)
+    backend = open_engine(bundle, found, embeds=embeds)
     return backend, found.model, Choice(backend.name, f"{found.path.name} fits", True)
 
 
@@ -160,7 +175,8 @@ def _open_onnx(bundle: Bundle, model: ModelFile, threads: int) -> Backend:
     return OnnxBackend(
         bundle.path / model.file,
         input_shape=(bundle.window_frames, bundle.fbank.num_mel_bins),
-        num_labels=len(bundle.labels),
+        num_labels=len(bundle.model_labels),
+        embedding=bundle.embedding_shape,
         precision=model.precision,
         threads=threads,
     )

@@ -71,8 +71,8 @@ def find_engine(
     return _fitting(bundle, models[0], machine)
 
 
-def open_engine(bundle: Bundle, found: FoundEngine) -> TensorrtBackend:
-    """Load the engine onto the GPU."""
+def open_engine(bundle: Bundle, found: FoundEngine, *, embeds: bool = False) -> TensorrtBackend:
+    """Load the engine onto the GPU. embeds: `infer_both` will be called."""
     log = CollectedLog()
     if found.plugin is not None:
         # A runtime first: it tells TensorRT, and so the plugin registry, of our logger.
@@ -86,7 +86,9 @@ def open_engine(bundle: Bundle, found: FoundEngine) -> TensorrtBackend:
             found.library,
             cuda,
             input_shape=(bundle.window_frames, bundle.fbank.num_mel_bins),
-            num_labels=len(bundle.labels),
+            num_labels=len(bundle.model_labels),
+            embedding=bundle.embedding_shape,
+            embeds=embeds,
             precision=found.model.precision,
             max_batch=found.manifest.batch[-1],
             log=log,

@@ -1,6 +1,6 @@
 """ONNX Runtime on the CPU: the default backend."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ FloatArray = NDArray[np.float32]
 
 INPUT = "fbank"
 OUTPUT = "logits"
+EMBEDDING = "embedding"  # a second output, of models that can be taught words
 MAX_BATCH = 1024  # of a model that takes any number of windows
 
 
@@ -20,8 +21,9 @@ class OnnxBackend:
     """An ONNX model with one input "fbank" (1, frames, bins) and one output "logits" (1, labels).
 
     The 1 may be a named dimension: such a model also takes several windows at once.
-    input_shape: (frames, bins). Raises BundleError when the file is no such model and
-    BackendMissing when ONNX Runtime is not installed.
+    input_shape: (frames, bins). embedding: (segments, width) of a second output "embedding"
+    (1, segments, width), None for a model without. Raises BundleError when the file is no such
+    model and BackendMissing when ONNX Runtime is not installed.
 
     Graph optimisation, memory arena and memory pattern keep ONNX Runtime's defaults: turning
     arena or pattern off had no repeatable effect on the memory of a 10 MB model, and without
@@ -34,10 +36,11 @@ class OnnxBackend:
         *,
         input_shape: tuple[int, int],
         num_labels: int,
+        embedding: tuple[int, int] | None = None,
         precision: str = "fp32",
         threads: int = 1,
     ) -> None:
-        """Open the model and check its input and output."""
+        """Open the model and check its input and outputs."""
         if threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
         try:
@@ -66,8 +69,12 @@ class OnnxBackend:
         self._session: onnxruntime.InferenceSession | None = session
         self._outputs = [OUTPUT]
         self.max_batch = MAX_BATCH if _takes_any_batch(session.get_inputs()) else 1
-        _check_ports(path, "input", session.get_inputs(), INPUT, (1, *input_shape))
-        _check_ports(path, "output", session.get_outputs(), OUTPUT, (1, num_labels))
+        _check_ports(path, "input", session.get_inputs(), {INPUT: (1, *input_shape)})
+        outputs: dict[str, tuple[int, ...]] = {OUTPUT: (1, num_labels)}
+        if embedding is not None:
+            outputs[EMBEDDING] = (1, *embedding)
+        _check_ports(path, "output", session.get_outputs(), outputs)
+        self._both = list(outputs)
 
     def infer(self, fbank: FloatArray, *, new_frames: int | None = None) -> FloatArray:
         """Logits, shape (labels,), for one window of raw log-mel (frames, bins)."""
@@ -76,6 +83,15 @@ class OnnxBackend:
         # A contiguous array is read where it lies: 4 us a call, less than binding costs.
         logits: FloatArray = self._session.run(self._outputs, {INPUT: fbank[np.newaxis]})[0][0]
         return logits
+
+    def infer_both(
+        self, fbank: FloatArray, *, new_frames: int | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Logits (labels,) and embedding (segments, width) of one window (frames, bins)."""
+        if self._session is None:
+            raise ValueError("the backend is closed")
+        logits, embedding = self._session.run(self._both, {INPUT: fbank[np.newaxis]})
+        return logits[0], embedding[0]
 
     def infer_batch(self, fbank: FloatArray) -> FloatArray:
         """Logits (batch, labels) for up to max_batch windows (batch, frames, bins)."""
@@ -97,14 +113,18 @@ def _takes_any_batch(ports: Sequence[Any]) -> bool:
 
 
 def _check_ports(
-    path: Path, role: str, ports: Sequence[Any], name: str, shape: tuple[int, ...]
+    path: Path, role: str, ports: Sequence[Any], wanted: Mapping[str, tuple[int, ...]]
 ) -> None:
+    kind = "tensor(float)"
     found = [(port.name, tuple(port.shape), port.type) for port in ports]
-    wanted = (name, shape, "tensor(float)")
-    any_batch = (name, (*found[0][1][:1], *shape[1:]), "tensor(float)") if found else wanted
-    if found != [wanted] and not (found == [any_batch] and _takes_any_batch(ports)):
-        shown = ", ".join(f"{name} {shape} {kind}" for name, shape, kind in found) or "none"
+    named = found[0][1][:1] if found else ()
+    exact = [(name, shape, kind) for name, shape in wanted.items()]
+    any_batch = [(name, (*named, *shape[1:]), kind) for name, shape in wanted.items()]
+    if found != exact and not (found == any_batch and _takes_any_batch(ports)):
         raise BundleError(
-            f"{path}: the model's {role} is {shown}; the bundle wants "
-            f"{wanted[0]} {wanted[1]} {wanted[2]}"
+            f"{path}: the model's {role} is {_shown(found)}; the bundle wants {_shown(exact)}"
         )
+
+
+def _shown(ports: Sequence[tuple[str, tuple[Any, ...], str]]) -> str:
+    return ", ".join(f"{name} {shape} {kind}" for name, shape, kind in ports) or "none"

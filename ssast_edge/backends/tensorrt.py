@@ -5,6 +5,7 @@ into the other, uploads only its new frames behind it, runs the engine there and
 logits. All addresses are fixed, so the whole hop is one CUDA graph, launched and waited for once.
 """
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ FloatArray = NDArray[np.float32]
 
 INPUT = "fbank"
 OUTPUT = "logits"
+EMBEDDING = "embedding"
 _MAX_BATCH = 256  # more would only take memory
 _STAGES = ("upload", "inference", "download")
 
@@ -34,12 +36,16 @@ class _Buffers:
     staging: NDArray[np.float32]  # what is uploaded
     output: int  # address of the logits
     logits: NDArray[Any]  # what is downloaded
+    embedding_output: int  # address of the embedding, 0: the engine has none
+    embedding: NDArray[Any] | None  # None: it stays on the GPU
 
 
 class TensorrtBackend:
     """A built engine with one input "fbank" (batch, frames, bins) and one output "logits".
 
-    plan: the engine's bytes. input_shape: (frames, bins). max_batch: of the engine. The plugin
+    plan: the engine's bytes. input_shape: (frames, bins). embedding: (segments, width) of a second
+    output "embedding", None for an engine without; embeds: it is downloaded with every single
+    window, for `infer_both`. max_batch: of the engine. The plugin
     that the engine needs must be loaded already. `cuda` is closed with the backend. Raises
     EngineError when TensorRT does not take the engine, CudaError when the GPU fails.
     """
@@ -53,6 +59,8 @@ class TensorrtBackend:
         input_shape: tuple[int, int],
         num_labels: int,
         precision: str,
+        embedding: tuple[int, int] | None = None,
+        embeds: bool = False,
         max_batch: int = 1,
         log: CollectedLog | None = None,
     ) -> None:
@@ -64,6 +72,7 @@ class TensorrtBackend:
         self._log = log or CollectedLog()
         self._shape = input_shape
         self._num_labels = num_labels
+        self._embedding, self._embeds = embedding, embeds
         self._row_bytes = input_shape[1] * np.dtype(np.float32).itemsize
         cuda.make_current()
         # TensorRT wants its logger and runtime to outlive the engine, the engine its context.
@@ -102,6 +111,22 @@ class TensorrtBackend:
         new_frames: only so many rows, the last, are new since the call before. Raises CudaError
         or EngineError when the GPU fails; the next call then uploads the whole window.
         """
+        self._run(fbank, new_frames)
+        logits: FloatArray = self._one.logits[0].astype(np.float32)
+        return logits
+
+    def infer_both(
+        self, fbank: FloatArray, *, new_frames: int | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Logits (labels,) and embedding (segments, width); else as `infer`."""
+        if self._one.embedding is None:
+            raise ValueError("the engine was not opened for its embedding")
+        self._run(fbank, new_frames)
+        logits: FloatArray = self._one.logits[0].astype(np.float32)
+        return logits, self._one.embedding[0].astype(np.float32)
+
+    def _run(self, fbank: FloatArray, new_frames: int | None) -> None:
+        """One hop: its results lie in the page-locked memory."""
         if self._context is None:
             raise ValueError("the backend is closed")
         fresh = self._fresh_frames(fbank, new_frames)
@@ -121,8 +146,6 @@ class TensorrtBackend:
         if self._hop:
             self._edges = fbank[self._hop].copy(), fbank[-1].copy()
         self._has_run = True
-        logits: FloatArray = self._one.logits[0].astype(np.float32)
-        return logits
 
     def infer_batch(self, fbank: FloatArray) -> FloatArray:
         """Logits (batch, labels) for up to max_batch windows (batch, frames, bins)."""
@@ -143,7 +166,7 @@ class TensorrtBackend:
         try:
             buffers.staging[:size] = fbank
             self._cuda.upload(buffers.windows[0], buffers.staging[:size])
-            self._execute(buffers.windows[0], buffers.output)
+            self._execute(buffers.windows[0], buffers)
             self._cuda.download(buffers.logits[:size], buffers.output)
             self._cuda.synchronize()
         finally:
@@ -203,7 +226,7 @@ class TensorrtBackend:
         self._sizes.add(fresh)
         for target in (0, 1):
             # Once outside: TensorRT finishes its set-up in the first call.
-            self._execute(self._one.windows[target], self._one.output)
+            self._execute(self._one.windows[target], self._one)
             self._cuda.synchronize()
             if not self._can_capture or len(self._sizes) > 2:
                 continue
@@ -232,19 +255,24 @@ class TensorrtBackend:
             self._cuda.copy(window, source + fresh * self._row_bytes, kept_bytes)
         self._cuda.upload(window + kept_bytes, buffers.staging[0, -fresh:])
         self._mark(1)
-        self._execute(window, buffers.output)
+        self._execute(window, buffers)
         self._mark(2)
         self._cuda.download(buffers.logits, buffers.output)
+        if buffers.embedding is not None:
+            self._cuda.download(buffers.embedding, buffers.embedding_output)
         self._mark(3)
 
     def _mark(self, number: int) -> None:
         if self._marks:
             self._cuda.record(self._marks[number])
 
-    def _execute(self, window: int, output: int) -> None:
+    def _execute(self, window: int, buffers: _Buffers) -> None:
         context = self._context
         is_set = context.set_tensor_address(INPUT, window)
-        is_set = context.set_tensor_address(OUTPUT, output) and is_set
+        is_set = context.set_tensor_address(OUTPUT, buffers.output) and is_set
+        if buffers.embedding_output:
+            # TensorRT wants a place for each output, also for one that nobody reads.
+            is_set = context.set_tensor_address(EMBEDDING, buffers.embedding_output) and is_set
         if not (is_set and context.execute_async_v3(self._cuda.stream)):
             raise EngineError(f"TensorRT cannot run the engine: {self._log.take_errors()}")
 
@@ -258,15 +286,26 @@ class TensorrtBackend:
         cuda, shape = self._cuda, (batch, *self._shape)
         size = batch * self._shape[0] * self._row_bytes
         kind = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(OUTPUT)))
+        address, embedding = 0, None
+        if self._embedding is not None:
+            own = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(EMBEDDING)))
+            address = cuda.allocate(batch * math.prod(self._embedding) * own.itemsize)
+            if self._embeds and batch == 1:
+                embedding = cuda.pinned((1, *self._embedding), own)
         made = _Buffers(
             windows=tuple(cuda.allocate(size) for _ in range(windows)),
             staging=cuda.pinned(shape, np.float32),
             output=cuda.allocate(batch * self._num_labels * kind.itemsize),
             logits=cuda.pinned((batch, self._num_labels), kind),
+            embedding_output=address,
+            embedding=embedding,
         )
         for window in made.windows:  # the first run reads them
             cuda.zero(window, size)
         return made
+
+    def _embedding_wanted(self) -> str:
+        return f" and {EMBEDDING} {self._embedding}" if self._embedding is not None else ""
 
     def _check_ports(self) -> None:
         engine, trt = self._engine, self._trt
@@ -275,12 +314,17 @@ class TensorrtBackend:
             name = engine.get_tensor_name(number)
             is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
             found[name] = (is_input, tuple(engine.get_tensor_shape(name))[1:])
-        wanted = {INPUT: (True, self._shape), OUTPUT: (False, (self._num_labels,))}
+        wanted: dict[str, tuple[bool, tuple[int, ...]]] = {
+            INPUT: (True, self._shape),
+            OUTPUT: (False, (self._num_labels,)),
+        }
+        if self._embedding is not None:
+            wanted[EMBEDDING] = (False, self._embedding)
         if found != wanted:
             shown = ", ".join(f"{name} {shape}" for name, (_, shape) in found.items())
             raise EngineError(
                 f"the engine has {shown}; the bundle wants {INPUT} {self._shape} and {OUTPUT} "
-                f"{(self._num_labels,)}: build it again"
+                f"{(self._num_labels,)}{self._embedding_wanted()}: build it again"
             )
         kind = engine.get_tensor_dtype(INPUT)
         if np.dtype(trt.nptype(kind)) != np.float32:

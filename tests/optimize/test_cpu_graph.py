@@ -80,6 +80,26 @@ def test_every_form_of_every_shape_gives_the_logits(shape: dict[str, Any]) -> No
             assert 0 < apart.mean() < 0.2 * spread, name
 
 
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_every_form_of_every_shape_gives_the_embedding(shape: dict[str, Any]) -> None:
+    graph = build_graph(classifier(**shape))
+    ast = read_ast(graph)
+    ranges = ranges_of(graph, ast)
+    (wanted,) = next(run_graph(graph, WINDOWS[:1], ["embedding"]))
+    for name, form in FORMS.items():
+        made = cpu_graph(ast, form, ranges, weight_bits=7)
+        (found,) = next(run_graph(made, WINDOWS[:1], ["embedding"]))
+        assert found.shape == wanted.shape == (1, 12, 32)
+        tolerance = 1e-4 if name == "float" else 0.5 * wanted.std()
+        assert np.abs(found - wanted).max() < tolerance, name
+
+
+def test_a_graph_without_embedding_gets_none() -> None:
+    graph = build_graph(classifier(**SHAPES["squares apart"]), segments=0)
+    made = cpu_graph(read_ast(graph), FORMS["float"])
+    assert [port.name for port in made.graph.output] == ["logits"]
+
+
 def test_pooling_of_the_prefix_tokens() -> None:
     graph = build_graph(classifier("cls", **SHAPES["squares apart"]))
     made = cpu_graph(read_ast(graph), FORMS["float"])

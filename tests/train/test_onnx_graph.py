@@ -1,5 +1,6 @@
 """The exported graph: what PyTorch computes, for every layout, in one file for every runtime."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,41 @@ def test_logits_are_pytorchs(layout: str, pooling: str) -> None:
         wanted = model(torch.from_numpy(fbank)).numpy()
     np.testing.assert_allclose(run(build_graph(model, batch=None), fbank), wanted, atol=1e-4)
     np.testing.assert_allclose(run(build_graph(model), fbank[:1]), wanted[:1], atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_embedding_is_the_mean_of_each_stretch_of_time(layout: str) -> None:
+    model = make(layout)
+    fbank = np.random.default_rng(0).normal(-4, 4, (2, 98, 128)).astype(np.float32)
+    session = onnxruntime.InferenceSession(
+        build_graph(model, batch=None, segments=2).SerializeToString()
+    )
+    (found,) = session.run(["embedding"], {"fbank": fbank})
+
+    taken: list[torch.Tensor] = []
+    for block in model.encoder.blocks:
+        block.register_forward_hook(lambda *call: taken.append(call[2]))
+    with torch.no_grad():
+        model(torch.from_numpy(fbank))
+    bins, columns = model.encoder.config.grid
+    prefix = model.encoder.config.num_prefix_tokens
+    both = torch.cat(taken, dim=-1)[:, prefix:]
+    tokens = both.reshape(2, bins, columns, -1).mean(dim=1)  # (B, columns, 2 * D)
+    ends = np.linspace(0, columns, 3)
+    for number, (first, last) in enumerate(itertools.pairwise(ends)):
+        share = np.clip(
+            np.minimum(np.arange(columns) + 1, last) - np.maximum(np.arange(columns), first), 0, 1
+        )
+        wanted = (tokens * torch.from_numpy(share / share.sum())[None, :, None]).sum(dim=1)
+        np.testing.assert_allclose(found[:, number], wanted, atol=1e-4)
+
+
+def test_a_graph_without_embedding_gives_the_same_logits() -> None:
+    model = make("frame")
+    fbank = np.random.default_rng(0).normal(-4, 4, (1, 98, 128)).astype(np.float32)
+    bare = build_graph(model, segments=0)
+    assert [port.name for port in bare.graph.output] == ["logits"]
+    np.testing.assert_array_equal(run(bare, fbank), run(build_graph(model), fbank))
 
 
 def test_the_first_node_is_ours_and_says_so() -> None:
