@@ -162,7 +162,7 @@ def _hear(
             bundle,
             state,
             on_audio=lambda samples, heard_s: _audio(ear, progress, clips, samples, heard_s),
-            on_hop=clips and clips.hop,
+            on_hop=None if clips is None else clips.hop,
             **settings,
         )
         try:
