@@ -4,6 +4,8 @@
 instead of a replay of every hop.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,7 +73,10 @@ class Evidence:
         return found
 
     def peaks(self, min_hits: int, apart_s: float) -> list[Firing]:
-        """The loudest moments, the loudest first, at least `apart_s` from each other."""
+        """The loudest moments, the loudest first, at least `apart_s` from each other.
+
+        Their score is the highest threshold at which the trigger would fire there.
+        """
         held = self.held(min_hits)
         found: list[Firing] = []
         taken: list[float] = []
@@ -81,7 +86,7 @@ class Evidence:
             time_s = float(self._times_s[hop])
             if any(abs(time_s - other) < apart_s for other in taken):
                 continue
-            firing = self._firing(hop)
+            firing = replace(self._firing(hop), score=float(held[hop]))
             if self._room.stretches[firing.stretch].counts(firing.time_s):
                 taken.append(time_s)
                 found.append(firing)
@@ -125,8 +130,8 @@ def hold(
     smoothed: NDArray[np.float64], breaks: NDArray[np.bool_], min_hits: int
 ) -> NDArray[np.float64]:
     """The least of each `min_hits` consecutive values, (n,); 0 where there are not so many."""
-    held = np.where(np.isfinite(smoothed), smoothed, 0.0)
-    run = held.copy()
+    held: NDArray[np.float64] = np.where(np.isfinite(smoothed), smoothed, 0.0)
+    run: NDArray[np.float64] = held.copy()
     for back in range(1, min_hits):
         # Hop i reaches over hop i - back + 1, which must not be the first after a gap.
         is_cut = np.ones(len(held), np.bool_)

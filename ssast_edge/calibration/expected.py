@@ -27,7 +27,7 @@ from ssast_edge.manifest import ManifestError, from_json
 from ssast_edge.trigger import TriggerConfig
 
 FORMAT = 1
-_DIGITS = 2
+_STEPS = 100  # of a logit: two digits
 _NEVER = -20.0  # logit of a word that no threshold hears
 
 
@@ -196,5 +196,5 @@ def _rounded(score: float) -> float:
         return _NEVER
     if score >= 1:
         return -_NEVER
-    found = math.floor(logit(score) * 10**_DIGITS) / 10**_DIGITS
+    found = math.floor(logit(score) * _STEPS) / _STEPS
     return min(max(found, _NEVER), -_NEVER)

@@ -93,11 +93,16 @@ def _section(room: Room, outcome: Outcome) -> str:
     rows = [_moment(room, outcome, evidence, firing) for firing in loudest]
     head = ("when", "recording", "score", "before", "now")
     table = _html_table(head, rows, "moments") if rows else '<p class="note">Nothing.</p>'
+    lines = f"Line: the threshold, {outcome.after.threshold:g}, as before; dots: it fires."
+    if outcome.is_changed:
+        lines = (
+            f"Solid: the threshold now, {outcome.after.threshold:g}; dashed: before, "
+            f"{outcome.before.threshold:g}; dots: it fires."
+        )
     return (
         f"<section><h2>{escape(outcome.label)}</h2>"
-        f'<p class="note">Highest score in each stretch of time (smoothed and held as the trigger '
-        f"is now). Solid: the threshold now, {outcome.after.threshold:g}; dashed: before, "
-        f"{outcome.before.threshold:g}; dots: it fires.</p>{_timeline(room, outcome, evidence)}"
+        '<p class="note">Highest score in each stretch of time, smoothed and held as the trigger '
+        f"is now. {lines}</p>{_timeline(room, outcome, evidence)}"
         f'<div class="scroll">{table}</div></section>'
     )
 

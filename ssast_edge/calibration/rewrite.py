@@ -9,14 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ssast_edge.bundle import FILE_KEYS, MANIFEST, Bundle, load_bundle, write_bundle
+from ssast_edge.bundle import MANIFEST, Bundle, bundle_parts, load_bundle, rewrite_bundle
 from ssast_edge.calibration.expected import Expected
 from ssast_edge.calibration.solve import Outcome, Solution, hours_for
 from ssast_edge.calibration.state import Progress, as_json
 from ssast_edge.errors import BundleError, SsastEdgeError
-from ssast_edge.manifest import ManifestError, from_json, read_json
+from ssast_edge.manifest import ManifestError, from_json
 from ssast_edge.trigger import TriggerConfig
 
 RECORD = "calibration"  # key in the provenance
@@ -103,22 +101,10 @@ def write_calibrated(
 
     Raises BundleError; `out` is then as it was.
     """
-    manifest = read_json(bundle.path / MANIFEST)
-    golden, card = manifest["golden"]["file"], manifest.get("model_card")
-    with np.load(bundle.path / golden, allow_pickle=False) as arrays:
-        pair = {f"golden_{name}": arrays[name] for name in ("fbank", "logits")}
-    files = {name: bundle.path / name for name in manifest["files"] if name not in (golden, card)}
-    kept = {key: manifest[key] for key in manifest if key not in (*FILE_KEYS, "model_card")}
-    kept["triggers"] = {**kept["triggers"], **{k: asdict(v) for k, v in triggers.items()}}
-    kept["provenance"] = {**kept["provenance"], RECORD: record}
-    return write_bundle(
-        out,
-        kept,
-        files,
-        **pair,
-        golden_tolerance=bundle.golden.tolerance,
-        model_card=(bundle.path / card).read_text(encoding="utf-8") if card else None,
-    )
+    manifest, files = bundle_parts(bundle)
+    manifest["triggers"] |= {label: asdict(trigger) for label, trigger in triggers.items()}
+    manifest["provenance"][RECORD] = record
+    return rewrite_bundle(bundle, out, manifest, files)
 
 
 def _expected(expected: Expected, confidence: float) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def _solved(heard: Room, goal: Goal, table: MissTable = NOTHING) -> Solution | N
 
 
 @given(SEEDS, st.sampled_from([0.5, 2.0, 9.0]), st.booleans(), st.booleans(), st.booleans())
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_the_goal_is_met_and_the_count_is_the_triggers_own(
     seed: int, target: float, is_strict: bool, is_per_keyword: bool, is_known: bool
 ) -> None:
@@ -83,7 +83,7 @@ def test_the_goal_is_met_and_the_count_is_the_triggers_own(
 
 
 @given(SEEDS)
-@settings(max_examples=4)
+@settings(max_examples=2)
 def test_a_lower_target_never_gives_a_more_sensitive_setting(seed: int) -> None:
     heard = _hours(seed, 8.0)
     table = _table(seed)
@@ -99,7 +99,7 @@ def test_a_lower_target_never_gives_a_more_sensitive_setting(seed: int) -> None:
 
 
 @given(SEEDS, st.integers(0, 999))
-@settings(max_examples=4)
+@settings(max_examples=2)
 def test_more_false_accepts_in_the_same_hours_never_give_a_more_sensitive_one(
     seed: int, more: int
 ) -> None:
@@ -179,7 +179,8 @@ def test_triggers_that_fire_in_too_few_hours_are_refused() -> None:
     triggers = {**TRIGGERS, "alexa": replace(TRIGGERS["alexa"], smoothing_ms=0, min_hits=1)}
     with pytest.raises(CannotShow, match=r"alexa 1, computer 1; .* record at least 4 h"):
         solve(loud, triggers, Goal(target=0.5), NOTHING)
-    assert solve(replace_heard(loud, 4 * 3600.0), triggers, Goal(target=0.5), NOTHING).count == 0
+    found = solve(replace_heard(loud, 4 * 3600.0), triggers, Goal(target=0.5), NOTHING)
+    assert found.expected_per_hour <= 0.5
 
 
 def test_a_threshold_is_set_above_the_only_false_peak() -> None:
