@@ -34,7 +34,7 @@ from ssast_edge.evaluation.conditions import condition_name, needs_noise
 from ssast_edge.evaluation.curves import SHIFTS, Point, best_within, points_of_events, together
 from ssast_edge.evaluation.delays import quantiles
 from ssast_edge.evaluation.det import shifted
-from ssast_edge.evaluation.external import run_detector
+from ssast_edge.evaluation.external import check_command, run_detector
 from ssast_edge.evaluation.firing import smooth
 from ssast_edge.evaluation.intervals import miss_interval
 from ssast_edge.evaluation.manifest import read_recordings
@@ -124,9 +124,10 @@ def of_command(text: str, labels: Sequence[str]) -> Contestant:
     name, separator, command = text.partition("=")
     if not separator or not name.strip():
         raise ValueError(f"--external: wanted NAME=COMMAND, got {text!r}")
+    check_command(name.strip(), command)
 
     def run(audio: Audio, progress: Progress) -> Outcome:
-        found = run_detector(name, command, audio, labels=labels, progress=progress)
+        found = run_detector(name.strip(), command, audio, labels=labels, progress=progress)
         if not found.settings:
             raise ValueError(f"{name}: told of no setting")
         return Outcome(found.events, found.cpu_seconds_per_hour)
@@ -270,6 +271,7 @@ def draw(result: dict[str, Any]) -> Figure:
             )
         axis.set_xscale("symlog", linthresh=1 / result["hours"])
         axis.set_xlim(left=-0.2 / result["hours"])
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.set_ylim(bottom=0)
         axis.set_title(condition)
         axis.set_xlabel("false accepts an hour (linear up to one in the track)")

@@ -20,6 +20,7 @@ from ssast_edge.evaluation.clips import Rule
 from ssast_edge.evaluation.clips_evaluation import ClipResult, count_clips, evaluate_clips
 from ssast_edge.evaluation.clips_report import clip_sections
 from ssast_edge.evaluation.evaluate import EvaluationConfig, evaluate_track
+from ssast_edge.evaluation.external import check_command
 from ssast_edge.evaluation.manifest import read_recordings
 from ssast_edge.evaluation.recordings import Recording
 from ssast_edge.evaluation.report import write_report
@@ -54,6 +55,8 @@ class Evaluation:
 def evaluate(wanted: Evaluation) -> tuple[str, Path]:
     """Do it all; the first part of the report as Markdown, and the page's path."""
     recordings = read_recordings(wanted.data, split=wanted.split)
+    for name, command in wanted.externals.items():
+        check_command(name, command)
     bundles = _named([load_bundle(name) for name in wanted.bundles], wanted.externals)
     with ExitStack() as stack:
         runners = {}
@@ -122,12 +125,12 @@ def _named(bundles: Sequence[Bundle], taken: Mapping[str, str]) -> dict[str, Bun
     names = [bundle.name for bundle in bundles]
     for bundle in bundles:
         name = bundle.name
+        if [other.path.resolve() for other in bundles].count(bundle.path.resolve()) > 1:
+            raise click.UsageError(f"bundle {bundle.path} is given twice")
         if names.count(name) > 1 or name in taken:
             name = f"{name} ({bundle.path.name})"
         if name in named:
             name = str(bundle.path)
-        if name in named:
-            raise click.UsageError(f"bundle {bundle.path} is given twice")
         named[name] = bundle
     return named
 

@@ -13,6 +13,7 @@ import math
 import os
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -32,7 +33,7 @@ from ssast_edge.evaluation.reel import Audio
 from ssast_edge.evaluation.track import SAMPLE_RATE
 from ssast_edge.spotter import Detection
 
-__all__ = ["DetectorRun", "run_detector"]
+__all__ = ["DetectorRun", "check_command", "run_detector"]
 
 _BLOCK = SAMPLE_RATE * 60
 _MAX_SAMPLES = (2**32 - 4096) // 2  # of what a WAV file can hold
@@ -61,6 +62,11 @@ class DetectorRun:
     def cpu_seconds_per_hour(self) -> float:
         """Of audio and pass: what listening with one setting costs."""
         return self.cpu_seconds / self.passes / self.hours
+
+
+def check_command(name: str, command: str) -> None:
+    """Raise DetectorError where the program of a command is not there: before hours of audio."""
+    _split(name, command)
 
 
 def run_detector(
@@ -103,6 +109,9 @@ def _split(name: str, command: str) -> list[str]:
         raise DetectorError(f"{name}: the command {command!r} cannot be split: {error}") from error
     if not arguments:
         raise DetectorError(f"{name}: has no command, wanted NAME=COMMAND")
+    if shutil.which(arguments[0]) is None:
+        what = "is no program" if os.path.exists(arguments[0]) else "is not found"
+        raise DetectorError(f"{name}: cannot be run: {arguments[0]!r} {what}")
     return arguments
 
 
@@ -161,8 +170,6 @@ def _started(
             stderr=errors,
             start_new_session=True,
         )
-    except FileNotFoundError as error:
-        raise DetectorError(f"{name}: no program {arguments[0]!r} is found") from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in an argument
         reason = getattr(error, "strerror", None) or error
         raise DetectorError(f"{name}: {arguments[0]!r} cannot be run: {reason}") from error

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ssast_edge.errors import DetectorError
-from ssast_edge.evaluation.external import DetectorRun, run_detector
+from ssast_edge.evaluation.external import DetectorRun, check_command, run_detector
 
 SECONDS = 3
 AUDIO = np.zeros(16000 * SECONDS, np.float32)
@@ -168,17 +168,23 @@ def test_a_failing_program_is_told_with_its_last_words(run: Run) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("/no/such/program --x", "Other: no program '/no/such/program' is found"),
-        ("no-such-program-anywhere", "is found"),
+        ("/no/such/program --x", "Other: cannot be run: '/no/such/program' is not found"),
+        ("no-such-program-anywhere", "is not found"),
         ("'half", "cannot be split"),
         (" ", "has no command"),
-        (str(ROOT), "cannot be run: Permission denied"),
+        (str(ROOT / "README.md"), "README.md' is no program"),
+        (str(ROOT), "is no program"),
+        (f"{sys.executable} 'a\x00b'", "cannot be run: embedded null byte"),
     ],
 )
 def test_a_command_that_cannot_run_is_one_line(command: str, message: str) -> None:
     with pytest.raises(DetectorError) as raised:
         run_detector("Other", command, AUDIO, labels=["computer"])
     assert message in str(raised.value)
+    if "\x00" not in command:
+        with pytest.raises(DetectorError) as raised:
+            check_command("Other", command)
+        assert message in str(raised.value)
 
 
 def test_audio_of_no_or_too_great_length_is_refused() -> None:
