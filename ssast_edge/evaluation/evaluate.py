@@ -308,7 +308,7 @@ def _data_part(
         "protocol": config.protocol,
         "protocol_says": says,
         "recordings": {kind: kinds[kind] for kind in KINDS},
-        "hours": round(track.hours, 4),
+        "hours": round(track.hours, 6),
         "words": dict(Counter(w.label for w in track.words if w.kind == "keyword").most_common()),
         "hours_by_kind": {kind: round(by_kind[kind], 4) for kind in sorted(by_kind)},
         "hours_by_pack": {pack: round(by_pack[pack], 4) for pack in sorted(by_pack)},

@@ -121,7 +121,7 @@ def _figures(
     return {
         "detector": name,
         "condition": condition,
-        "hours": round(track.hours, 4),
+        "hours": round(track.hours, 6),
         "setting": setting,
         "at": together({label: [point] for label, point in at.items()})[0].to_json(),
         "at_by_keyword": {label: point.to_json() for label, point in at.items()},
