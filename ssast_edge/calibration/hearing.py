@@ -198,9 +198,7 @@ def audio_files(paths: Sequence[str | Path]) -> list[Path]:
     for file in found:
         other = seen.setdefault(fingerprint(file), file)
         if other is not file:
-            raise AudioError(
-                f"{file}: is the same recording as {other}: it would count its hours twice"
-            )
+            raise AudioError(f"{file}: is the same recording as {other}: it would count twice")
     return found
 
 

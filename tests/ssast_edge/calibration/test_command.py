@@ -155,7 +155,7 @@ def test_own_recordings_say_what_is_missed(
 ) -> None:
     own = tmp_path / "own"
     for number, hz in enumerate((HIGH_HZ, HIGH_HZ, LOW_HZ)):
-        samples = tone_audio(1.5, (0.4, 1.0, hz))
+        samples = tone_audio(1.5 + number / 10, (0.4, 1.0, hz))
         write_wav(own / "High tone" / f"{number}.wav", samples)
     found = _calibrated(
         *(tone_folder, "--audio", room, "--target", 60, "--out", tmp_path / "out"),
