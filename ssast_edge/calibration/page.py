@@ -90,7 +90,8 @@ def _table(solution: Solution) -> str:
 def _section(room: Room, outcome: Outcome) -> str:
     evidence = Evidence(room, outcome.label, outcome.after.smoothing_ms)
     loudest = evidence.peaks(outcome.after.min_hits, _APART_S)[:_MOMENTS]
-    rows = [_moment(room, outcome, evidence, firing) for firing in loudest]
+    before = room.firings(outcome.label, outcome.before)
+    rows = [_moment(room, firing, before, outcome.firings) for firing in loudest]
     head = ("when", "recording", "score", "before", "now")
     table = _html_table(head, rows, "moments") if rows else '<p class="note">Nothing.</p>'
     lines = f"Line: the threshold, {outcome.after.threshold:g}, as before; dots: it fires."
@@ -107,20 +108,15 @@ def _section(room: Room, outcome: Outcome) -> str:
     )
 
 
-def _moment(room: Room, outcome: Outcome, evidence: Evidence, firing: Firing) -> tuple[str, ...]:
+def _moment(
+    room: Room, firing: Firing, before: Sequence[Firing], after: Sequence[Firing]
+) -> tuple[str, ...]:
     stretch = room.stretches[firing.stretch]
     when = clock(firing.time_s, digits=1)
     if stretch.begun:
         spoken = datetime.fromisoformat(stretch.begun) + timedelta(seconds=firing.time_s)
         when += f" ({spoken:%a %H:%M:%S})"
-    before = [*room.firings(outcome.label, outcome.before)]
-    return (
-        when,
-        stretch.name,
-        f"{firing.score:.4f}",
-        _fires(before, firing),
-        _fires(outcome.firings, firing),
-    )
+    return when, stretch.name, f"{firing.score:.4f}", _fires(before, firing), _fires(after, firing)
 
 
 def _fires(firings: Sequence[Firing], moment: Firing) -> str:
