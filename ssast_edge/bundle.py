@@ -346,6 +346,11 @@ def resolve_label(name: str, labels: Iterable[str]) -> str:
     raise SsastEdgeError(f"unknown keyword {name!r}, known: {', '.join(known) or 'none'}")
 
 
+def same_label(first: str, second: str) -> bool:
+    """Whether two names mean the same: "Smart mirror" is "smart_mirror"."""
+    return _plain(first) == _plain(second)
+
+
 def check_hop(hop_ms: int, fbank: FbankConfig, window_frames: int) -> None:
     """Raise ValueError unless hop_ms is a whole number of fbank frames, within one window."""
     frames = hop_ms / fbank.hop_ms

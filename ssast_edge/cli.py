@@ -20,6 +20,7 @@ COMMANDS = {
     "devices": "ssast_edge.commands.devices",
     "info": "ssast_edge.commands.info",
     "calibrate": "ssast_edge.commands.calibrate",
+    "enroll": "ssast_edge.commands.enroll",
     "eval": "ssast_edge.commands.eval",
     "bench": "ssast_edge.commands.bench",
     "build": "ssast_edge.commands.build",

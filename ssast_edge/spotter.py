@@ -255,6 +255,11 @@ def _triggers(
     return {label: Trigger(configs[label]) for label in known if label in wanted}
 
 
+def to_scores(logits: FloatArray, activation: str) -> NDArray[np.float64]:
+    """Scores in [0, 1] of logits (labels,), by the bundle's activation."""
+    return _ACTIVATIONS[activation](logits)
+
+
 def _checked(samples: FloatArray) -> FloatArray:
     samples = np.asarray(samples)
     if samples.ndim != 1 or samples.dtype.kind != "f":

@@ -191,6 +191,29 @@ def shard(manifest: Path, out: Path, root: Path | None, clips_per_shard: int, jo
         click.echo(f"{write_shards(found, out, clips_per_shard=clips_per_shard, jobs=jobs)}")
 
 
+@main.command()
+@click.argument("bundle")
+@DATA
+@click.option("--out", type=FOLDER, help="Another folder.  [default: the bundle's own, replaced]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def background(bundle: str, data: Path, out: Path | None, seed: int) -> None:
+    """Put background embeddings into BUNDLE, which `ssast-edge enroll` needs."""
+    from tqdm import tqdm
+
+    from ssast_edge.bundle import load_bundle
+    from train.background import BACKGROUND, add_background
+
+    with one_line_errors(), tqdm(unit="clips") as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        made = add_background(load_bundle(bundle), data, out, seed=seed, progress=tell)
+        size = (made.path / BACKGROUND).stat().st_size
+        click.echo(f"{made.path}: {BACKGROUND}, {size / 1e6:.2f} MB")
+
+
 @main.command("import")
 @click.argument("checkpoint", type=FILE)
 @click.option("--out", type=FOLDER, required=True, help="Folder of the encoder to write.")

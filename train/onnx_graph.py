@@ -24,6 +24,7 @@ from train.model import Attention, Block, Classifier, EncoderConfig
 
 __all__ = [
     "DOMAIN",
+    "EMBEDDED_BLOCKS",
     "EMBEDDING",
     "FUSED_PATCH_EMBED",
     "OPSET",
@@ -38,7 +39,7 @@ FUSED_PATCH_EMBED = "FusedPatchEmbed"
 OPSET = 18
 EMBEDDING = "embedding"
 # The last knows the labels' words best, the one before it what no label names.
-_EMBEDDED_BLOCKS = 2
+EMBEDDED_BLOCKS = 2
 SEGMENTS = 12  # stretches of a window that the embedding tells apart
 _IR_VERSION = 9  # the newest that every ONNX Runtime since 1.17 reads
 
@@ -62,7 +63,7 @@ def build_graph(
     for number, block in enumerate(model.encoder.blocks):
         assert isinstance(block, Block)
         tokens = _block(graph, f"blocks.{number}", block, tokens)
-        if segments and number >= config.depth - _EMBEDDED_BLOCKS:
+        if segments and number >= config.depth - EMBEDDED_BLOCKS:
             embedded.append(graph.node("MatMul", f"{EMBEDDING}.{number}", [means, tokens]))
     tokens = graph.layer_norm("norm", model.encoder.norm, tokens)
     prefix = config.num_prefix_tokens
@@ -103,7 +104,7 @@ def build_graph(
 
 def embedding_width(config: EncoderConfig) -> int:
     """Numbers in one stretch of the embedding."""
-    return config.dim * min(_EMBEDDED_BLOCKS, config.depth)
+    return config.dim * min(EMBEDDED_BLOCKS, config.depth)
 
 
 def strip_functions(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -62,7 +62,8 @@ def _open(bundle: Bundle, model: ModelFile) -> tuple[Backend, bool]:
     opened = OnnxBackend(
         bundle.path / model.file,
         input_shape=(bundle.window_frames, bundle.fbank.num_mel_bins),
-        num_labels=len(bundle.labels),
+        num_labels=len(bundle.model_labels),
+        embedding=bundle.embedding_shape,
         precision=model.precision,
         threads=1,
     )

@@ -1,0 +1,156 @@
+"""Learns a word from recordings by a bundle's own encoder, and refuses what cannot be learned from.
+
+Opens no file and writes none. Clips are recordings of the word, R numbers describe a window.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssast_edge.backends import Backend
+from ssast_edge.bundle import Bundle, same_label
+from ssast_edge.enrolled import EnrolledScores
+from ssast_edge.enrollment.background import Background
+from ssast_edge.enrollment.classifier import LearnedWord, held_out_scores, learn_word
+from ssast_edge.enrollment.errors import EnrollmentError
+from ssast_edge.enrollment.recordings import Spoken, variants, word_windows
+from ssast_edge.spotter import to_scores
+
+__all__ = [
+    "FEWEST",
+    "MOST",
+    "Heard",
+    "check_name",
+    "check_number",
+    "find_outlier",
+    "find_similar",
+    "hear",
+    "learn",
+]
+
+FloatArray = NDArray[np.float32]
+
+FEWEST, MOST = 3, 10  # recordings
+# Held-out scores, in excesses above the start of the background's tail. One recording is unlike the
+# others where it lies within the background while half of the others lie well above it.
+UNLIKE, ALIKE = 0.0, 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What the model gives for a recording."""
+
+    name: str
+    windows: FloatArray  # (N, R), variants included
+    scores: FloatArray  # (labels,) the highest of each label of the bundle in the recording itself
+
+
+def check_name(name: str, bundle: Bundle) -> str:
+    """The label to enroll under. Raises EnrollmentError for one that the model has already."""
+    label = " ".join(name.split())
+    if not label or not label.isprintable():
+        raise EnrollmentError(f"a name must be printable text, got {name!r}")
+    for known in bundle.model_labels:
+        if same_label(known, label):
+            raise EnrollmentError(
+                f"{known!r} is a label of bundle {bundle.name} itself: give another name"
+            )
+    for one in bundle.enrolled:
+        if same_label(one.word.label, label):
+            return one.word.label
+    return label
+
+
+def check_number(count: int) -> None:
+    """Raise EnrollmentError unless there are 3 to 10 recordings."""
+    if count < FEWEST:
+        raise EnrollmentError(f"{count} recordings are too few: give {FEWEST} to {MOST}")
+    if count > MOST:
+        raise EnrollmentError(f"{count} recordings are too many: give {FEWEST} to {MOST}")
+
+
+def hear(
+    clips: Sequence[Spoken],
+    bundle: Bundle,
+    background: Background,
+    backend: Backend,
+    *,
+    with_variants: bool = True,
+    progress: Callable[[], object] | None = None,
+) -> list[Heard]:
+    """Run every recording through the model; `progress` is called after each.
+
+    backend: the bundle's, opened with `embeds`.
+    """
+    found = []
+    known = EnrolledScores(bundle.enrolled) if bundle.enrolled else None
+    rate = bundle.fbank.sample_rate
+    for number, clip in enumerate(clips):
+        all_of_it = variants(clip, rate, number) if with_variants else iter((clip,))
+        vectors, scores = [], np.zeros(len(bundle.labels))
+        for index, variant in enumerate(all_of_it):
+            for window in word_windows(variant, bundle, seed=1000 * number + index):
+                logits, embedding = backend.infer_both(np.ascontiguousarray(window))
+                vectors.append(embedding)
+                if index == 0:
+                    now = to_scores(logits, bundle.activation)
+                    if known is not None:
+                        words = to_scores(known.logits(embedding), "sigmoid")
+                        now = np.concatenate([now, words])
+                    scores = np.maximum(scores, now)
+        windows = background.project(np.stack(vectors))
+        found.append(Heard(clip.name, windows, scores.astype(np.float32)))
+        if progress is not None:
+            progress()
+    return found
+
+
+def find_outlier(background: Background, heard: Sequence[Heard]) -> str | None:
+    """Name of the one recording that sounds unlike the others, None: there is none."""
+    scores = held_out_scores(background, [one.windows for one in heard])
+    worst = int(np.argmin(scores))
+    others = np.delete(scores, worst)
+    if scores[worst] < UNLIKE and np.median(others) > ALIKE:
+        return heard[worst].name
+    return None
+
+
+def find_similar(bundle: Bundle, heard: Sequence[Heard], label: str) -> str | None:
+    """The keyword that fires at half or more of the recordings, None: there is none.
+
+    label: the enrolled word that these recordings are of; it may.
+    """
+    for index, known in enumerate(bundle.labels):
+        trigger = bundle.triggers.get(known)
+        if trigger is None or known == label:
+            continue
+        fires = [one.scores[index] >= trigger.threshold for one in heard]
+        if 2 * sum(fires) >= len(fires):
+            return known
+    return None
+
+
+def learn(
+    background: Background,
+    heard: Sequence[Heard],
+    *,
+    false_accepts_per_hour: float,
+    hop_ms: float,
+) -> LearnedWord:
+    """The classifier. Raises EnrollmentError when the recordings do not stand out."""
+    learned = learn_word(
+        background,
+        [one.windows for one in heard],
+        false_accepts_per_hour=false_accepts_per_hour,
+        hop_ms=hop_ms,
+    )
+    told_apart = int((learned.clip_scores > 0).sum())
+    if 2 * told_apart < len(heard):
+        raise EnrollmentError(
+            f"only {told_apart} of {len(heard)} recordings stand out from other speech when the "
+            "word is learned from the rest: record the same word again, clearly, or choose a "
+            "longer one"
+        )
+    return learned

@@ -1,0 +1,122 @@
+"""Recordings of a word as windows for the model: where the word lies, and variants of each.
+
+A window ends with the word, or a little later, as the runtime's hops will. Knows nothing of files
+or models. T frames of a window, F bins.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssast_edge.bundle import Bundle
+from ssast_edge.enrollment.errors import EnrollmentError
+from ssast_edge.evaluation.alignment import word_extent
+from ssast_edge.fbank import fbank
+
+__all__ = ["Spoken", "find_word", "variants", "word_windows"]
+
+Samples = NDArray[np.float32]
+
+SHORTEST_S, MARGIN_S = 0.12, 0.1  # of a word; of a window beside the longest
+FAINT = 10 ** (-55 / 20)  # root mean square of the word
+CLIPPED, CLIPPED_SHARE = 0.999, 0.02  # of the word's samples
+SPEEDS = (0.93, 1.07)
+GAINS_DB = (-9.0, 6.0)
+NOISE_DB = 20.0  # below the word
+AFTER_FRAMES = (0, 4, 8, 12)  # between the word's end and the window's: a hop, and half of one
+
+
+@dataclass(frozen=True, eq=False)
+class Spoken:
+    """A recording and where the word lies in it."""
+
+    name: str
+    samples: Samples  # (N,) mono, at the front end's rate
+    start_s: float
+    end_s: float
+
+
+def find_word(name: str, samples: Samples, bundle: Bundle) -> Spoken:
+    """Where the word is. Raises EnrollmentError for a recording that cannot be learned from."""
+    config = bundle.fbank
+    rate, hop_s = config.sample_rate, config.hop_ms / 1000
+    if len(samples) < SHORTEST_S * rate:
+        raise EnrollmentError(f"{name} is {len(samples) / rate:.2f} s long: no word in it")
+    if not np.abs(samples).max() > 0:
+        raise EnrollmentError(f"{name} is silent: record it again, or check the microphone")
+    first, last = word_extent(fbank(samples, config))
+    spoken = Spoken(name, samples, first * hop_s, last * hop_s)
+    word = samples[int(spoken.start_s * rate) : int(spoken.end_s * rate)]
+    level = float(np.sqrt(np.mean(word.astype(np.float64) ** 2))) if len(word) else 0.0
+    if level < FAINT:
+        raise EnrollmentError(
+            f"{name} is silent (the loudest part {20 * np.log10(max(level, 1e-9)):.0f} dBFS): "
+            "record it again, nearer or louder"
+        )
+    share = float(np.mean(np.abs(word) >= CLIPPED))
+    if share > CLIPPED_SHARE:
+        raise EnrollmentError(
+            f"{name} is clipped ({100 * share:.0f} % of the word): turn the input down and record "
+            "it again"
+        )
+    window_s = bundle.window_frames * hop_s
+    length_s = spoken.end_s - spoken.start_s
+    if length_s > window_s - MARGIN_S:
+        raise EnrollmentError(
+            f"{name} is too long: {length_s:.2f} s of sound, the model hears {window_s:.2f} s at "
+            "once; one word of up to "
+            f"{window_s - MARGIN_S:.1f} s, with quiet before and after it"
+        )
+    if length_s < SHORTEST_S:
+        raise EnrollmentError(f"{name} holds {length_s:.2f} s of sound: no word in it")
+    return spoken
+
+
+def variants(spoken: Spoken, rate: int, seed: int) -> Iterator[Spoken]:
+    """The recording itself, then faster, slower, softer, louder and with faint noise."""
+    import soxr
+
+    yield spoken
+    for speed in SPEEDS:
+        changed = soxr.resample(spoken.samples, rate * speed, rate)
+        yield Spoken(spoken.name, changed, spoken.start_s / speed, spoken.end_s / speed)
+    rng = np.random.default_rng(seed)
+    word = spoken.samples[int(spoken.start_s * rate) : int(spoken.end_s * rate)]
+    level = float(np.sqrt(np.mean(word**2)))
+    for gain_db in GAINS_DB:
+        noise = rng.standard_normal(len(spoken.samples)) * level * 10 ** (-NOISE_DB / 20)
+        changed = (spoken.samples + noise) * 10 ** (gain_db / 20)
+        yield Spoken(
+            spoken.name, changed.clip(-1, 1).astype(np.float32), spoken.start_s, spoken.end_s
+        )
+
+
+def word_windows(spoken: Spoken, bundle: Bundle, seed: int) -> NDArray[np.float32]:
+    """(len(AFTER_FRAMES), T, F) raw log-mel: room tone where the recording is too short."""
+    config, rate = bundle.fbank, bundle.fbank.sample_rate
+    frames, hop = bundle.window_frames, config.hop_samples
+    rng = np.random.default_rng(seed)
+    end = round(spoken.end_s * rate)
+    before = max(0, frames * hop + config.window_samples - end)
+    after = max(0, end + (AFTER_FRAMES[-1] + 1) * hop + config.window_samples - len(spoken.samples))
+    quiet = _quiet(spoken.samples)
+    padded = np.concatenate(
+        [
+            quiet * rng.standard_normal(before),
+            spoken.samples,
+            quiet * rng.standard_normal(after),
+        ]
+    ).astype(np.float32)
+    features = fbank(padded, config)
+    last = (before + end) // hop
+    return np.stack([features[last + extra - frames : last + extra] for extra in AFTER_FRAMES])
+
+
+def _quiet(samples: Samples) -> float:
+    """Root mean square of the quietest tenth of a recording, at most that of a quiet room."""
+    size = max(1, min(len(samples), 160))
+    pieces = samples[: len(samples) // size * size].reshape(-1, size).astype(np.float64)
+    level = float(np.sqrt(np.quantile((pieces**2).mean(axis=1), 0.1)))
+    return float(np.clip(level, 10**-4.5, 10**-3))
