@@ -110,8 +110,7 @@ def _split(name: str, command: str) -> list[str]:
     if not arguments:
         raise DetectorError(f"{name}: has no command, wanted NAME=COMMAND")
     if shutil.which(arguments[0]) is None:
-        what = "is no program" if os.path.exists(arguments[0]) else "is not found"
-        raise DetectorError(f"{name}: cannot be run: {arguments[0]!r} {what}")
+        raise DetectorError(f"{name}: no program {arguments[0]!r} is found")
     return arguments
 
 

@@ -168,12 +168,12 @@ def test_a_failing_program_is_told_with_its_last_words(run: Run) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("/no/such/program --x", "Other: cannot be run: '/no/such/program' is not found"),
-        ("no-such-program-anywhere", "is not found"),
+        ("/no/such/program --x", "Other: no program '/no/such/program' is found"),
+        ("no-such-program-anywhere", "is found"),
         ("'half", "cannot be split"),
         (" ", "has no command"),
-        (str(ROOT / "README.md"), "README.md' is no program"),
-        (str(ROOT), "is no program"),
+        (str(ROOT / "README.md"), "README.md' is found"),
+        (str(ROOT), "no program"),
         (f"{sys.executable} 'a\x00b'", "cannot be run: embedded null byte"),
     ],
 )
