@@ -64,7 +64,7 @@ def record_of(
     goal = solution.goal
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "hours": round(solution.hours, 4),
+        "hours": round(solution.hours, 5),
         "target_per_hour": goal.target,
         "target_is_for": "each keyword" if goal.is_per_keyword else "all keywords together",
         "must_meet_it": "the upper bound" if goal.is_strict else "the expected rate",

@@ -272,5 +272,5 @@ def as_json(progress: Progress) -> dict[str, Any]:
         "name": progress.name,
         "begun": progress.begun,
         "identity": progress.identity,
-        "hours": round(progress.heard_s / 3600, 4),
+        "hours": round(progress.heard_s / 3600, 5),
     }
