@@ -272,10 +272,10 @@ def draw(result: dict[str, Any]) -> Figure:
         axis.set_xscale("symlog", linthresh=1 / result["hours"])
         axis.set_xlim(left=-0.2 / result["hours"])
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.set_ylim(bottom=0)
         axis.set_title(condition)
         axis.set_xlabel("false accepts an hour (linear up to one in the track)")
         axis.grid(alpha=0.3)
+    axes[0].set_ylim(bottom=0)  # after all curves: it ends the scaling of the shared axis
     axes[0].set_ylabel("missed words (%), 95 % intervals")
     axes[-1].legend(fontsize=8)
     return figure
