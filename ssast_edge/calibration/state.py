@@ -79,8 +79,11 @@ def header_of(bundle: Bundle) -> Header:
             f"bundle {bundle.name}: no label has a trigger: there is nothing to calibrate"
         )
     reach = reach_of(bundle.triggers.values(), bundle.hop_ms)
-    files = read_json(bundle.path / MANIFEST)["files"]
-    made_of = {name: files[name]["sha256"] for name in files if name != bundle.model_card}
+    manifest = read_json(bundle.path / MANIFEST)
+    files = manifest["files"]
+    # Writing the bundle again, with other triggers, may change how the golden pair is packed.
+    others = (bundle.model_card, manifest["golden"]["file"])
+    made_of = {name: files[name]["sha256"] for name in files if name not in others}
     said = [made_of, bundle.labels, bundle.hop_ms, bundle.window_frames, asdict(bundle.fbank)]
     text = json.dumps([*said, bundle.activation], sort_keys=True)
     return Header(hashlib.sha256(text.encode()).hexdigest()[:32], labels, reach.floor, reach.hops)
