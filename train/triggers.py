@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ssast_edge.audio import read_audio
 from ssast_edge.bundle import load_bundle
+from ssast_edge.calibration.expected import detection_curves
 from ssast_edge.evaluation.matching import match
 from ssast_edge.evaluation.noise import mix_noise
 from ssast_edge.evaluation.recordings import Kind, Recording
@@ -124,6 +125,8 @@ def choose_triggers(
     for name, (hops, _) in zip(conditions, runs, strict=True):
         score = match(track.words, replay(hops, chosen), hours=track.hours)
         report[name] = score.summary()
+    heard = dict(zip(conditions, runs, strict=True))
+    report["detection_curves"] = detection_curves(bundle, heard, chosen)
     triggers |= chosen
     report["triggers"] = {k: asdict(v) for k, v in triggers.items()}
     return triggers, report
