@@ -60,21 +60,27 @@ class Point:
         """The rate that the hours exclude at 95 %, one-sided: 3 an hour for none in one hour."""
         return rate_interval(self.false_accepts, self.hours, 0.90)[1]
 
-    def to_json(self) -> dict[str, Any]:
-        """Counts, rates and exact 95 % intervals."""
+    def counts(self) -> dict[str, Any]:
+        """Counts and rates."""
         return {
             "setting": round(self.setting, 6),
             "words": self.words,
             "missed": self.missed,
             "miss_rate": round(self.miss_rate, 5),
-            "miss_rate_95": [round(x, 5) for x in miss_interval(self.missed, self.words)],
             "false_accepts": self.false_accepts,
             "false_accepts_per_hour": round(self.false_accepts_per_hour, 4),
-            "false_accepts_per_hour_95": [
-                round(x, 4) for x in rate_interval(self.false_accepts, self.hours)
-            ],
-            "below_per_hour_at_95": round(self.at_most_per_hour, 4),
             "duplicates": self.duplicates,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, rates and exact 95 % intervals."""
+        misses = miss_interval(self.missed, self.words)
+        rates = rate_interval(self.false_accepts, self.hours)
+        return {
+            **self.counts(),
+            "miss_rate_95": [round(x, 5) for x in misses],
+            "false_accepts_per_hour_95": [round(x, 4) for x in rates],
+            "below_per_hour_at_95": round(self.at_most_per_hour, 4),
         }
 
 

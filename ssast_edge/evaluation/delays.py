@@ -82,7 +82,7 @@ def summary(delays: Sequence[Delay]) -> dict[str, Any]:
 
 def _delay(hops: HopScores, word: Word, fired_s: float, config: TriggerConfig) -> Delay:
     times = hops.times_s
-    after = float(times[min(np.searchsorted(times, word.end_s), len(times) - 1)])
+    after = float(times[min(int(np.searchsorted(times, word.end_s)), len(times) - 1)])
     reach_s = config.smoothing_ms / 1000
     first, last = np.searchsorted(times, [word.start_s - reach_s, fired_s + 1e-9])
     raw = hops.scores[first:last, hops.labels.index(word.label)]

@@ -79,11 +79,11 @@ class Noisy:
             index += 1
         return self._base[first:last] + bed
 
-    def _level(self, index: int) -> np.float32:
+    def _level(self, index: int) -> float:
         if np.isnan(self._power[index]):
             start, end = self._bounds[index : index + 2]
             self._power[index] = active_power(self._base[int(start) : int(end)])
-        return np.float32(np.sqrt(self._power[index] * self._share))
+        return float(np.sqrt(self._power[index] * self._share))
 
 
 def active_power(samples: Samples) -> float:

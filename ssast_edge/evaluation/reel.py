@@ -92,7 +92,9 @@ class Reel:
         if len(self._files) > _OPEN_FILES:
             self._files.popitem(last=False)[1].close()
         part = file.read(first, last)
-        return part if piece.gain == 1 else part * np.float32(piece.gain)
+        if piece.gain != 1:
+            part = np.asarray(part * piece.gain, np.float32)
+        return part
 
 
 def room_tone(piece: Piece) -> Samples:
@@ -115,13 +117,16 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._rewind()
+        self._blocks = _decode(path)
+        self._held: list[Samples] = []
+        self._first = self._last = 0  # of the file's samples, those that are held
 
     def read(self, first: int, last: int) -> Samples:
         """Samples first:last, fewer where the file ends."""
         if first < self._first:
             self.close()
-            self._rewind()
+            self._blocks, self._held = _decode(self._path), []
+            self._first = self._last = 0
         while self._last < last:
             block = next(self._blocks, None)
             if block is None:
@@ -141,11 +146,6 @@ class _File:
     def close(self) -> None:
         """Close the file."""
         self._blocks.close()
-
-    def _rewind(self) -> None:
-        self._blocks = _decode(self._path)
-        self._held: list[Samples] = []
-        self._first = self._last = 0
 
 
 def _decode(path: Path) -> Generator[Samples, None, None]:

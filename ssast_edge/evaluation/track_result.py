@@ -5,7 +5,8 @@ The keys of a result, all of them always there:
     detector, condition, hours       names of the two; length of the track
     setting                          of "at": 0.0 are a bundle's own thresholds; null: no setting
     at, at_by_keyword                counts, rates and exact 95 % intervals there (Point.to_json)
-    curve, curves_by_keyword         the same for every setting: shifts of all thresholds in logits
+    curve                            the same for every setting: shifts of all thresholds in logits
+    curves_by_keyword                the same without intervals, of one keyword alone
     operating                        for each of RATES: {per_hour, point, says}; point null: no
                                      setting gives so few false accepts
     operating_by_keyword             the same with one keyword's thresholds and events alone
@@ -127,7 +128,7 @@ def _figures(
         "at_by_keyword": {label: point.to_json() for label, point in at.items()},
         "curve": [point.to_json() for point in curve],
         "curves_by_keyword": {
-            label: [point.to_json() for point in points] for label, points in curves.items()
+            label: [point.counts() for point in points] for label, points in curves.items()
         },
         "operating": _operating(curve, track.hours),
         "operating_by_keyword": {
@@ -185,7 +186,7 @@ def _listings(
     best: Callable[[Word], float | None],
 ) -> dict[str, Any]:
     score = match(words, events, hours=track.hours)
-    false_accepts = []
+    false_accepts: list[dict[str, Any]] = []
     for event in score.false_events:
         source = track.source_at(event.time_s - _EVIDENCE_S)
         false_accepts.append(
@@ -198,7 +199,7 @@ def _listings(
                 "snippet": _snippet(cut, event.time_s, event.time_s, len(false_accepts)),
             }
         )
-    misses = []
+    misses: list[dict[str, Any]] = []
     for word in score.missed:
         source = track.source_at(word.start_s)
         misses.append(

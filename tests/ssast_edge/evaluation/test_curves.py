@@ -35,7 +35,7 @@ def test_all_thresholds_move_by_the_same_logit() -> None:
 def hour_of_scores() -> tuple[HopScores, list[Word]]:
     """Two labels over an hour; words score high, some moments between them do, too."""
     rng = np.random.default_rng(4)
-    times = 0.1 + 0.1 * np.arange(36_000)
+    times = np.array(0.1 + 0.1 * np.arange(36_000), np.float64)
     scores = (0.02 * rng.random((36_000, 2))).astype(np.float32)
     words = []
     for number, at in enumerate(np.linspace(20, 3500, 60)):

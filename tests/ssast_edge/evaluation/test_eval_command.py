@@ -369,3 +369,29 @@ def test_a_mistake_is_one_line(
     assert last.startswith("Error: ")
     assert told in last
     assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_the_shipped_bundle_is_measured_on_the_demo_track(tmp_path: Path) -> None:
+    folder = Path(evaluating.__file__).parents[1] / "demo"
+    samples, rate = soundfile.read(folder / "demo.ogg", dtype="float32")
+    said = json.loads((folder / "demo.json").read_text(encoding="utf-8"))["words"]
+    rows = ["path,kind,label,text,start_s,end_s"]
+    for number, one in enumerate(said):
+        first, last = one["start_s"] - 0.4, one["end_s"] + 0.4
+        soundfile.write(
+            tmp_path / f"{number}.wav", samples[round(first * rate) : round(last * rate)], rate
+        )
+        kind = "keyword" if one["keyword"] else "speech"
+        word = f"{one['keyword'] or ''},{one['text']},0.4,{one['end_s'] - first:.3f}"
+        rows.append(f"{number}.wav,{kind},{word}")
+    (tmp_path / "m.csv").write_text("\n".join(rows) + "\n")
+    ran = run(
+        "wake-words", "--data", tmp_path / "m.csv", "--out", tmp_path / "out", "--condition",
+        "clean",
+    )  # fmt: skip
+    assert ran.exit_code == 0, ran.output
+    (result,) = report_of(tmp_path / "out")["results"]
+    assert result["at"]["words"] == sum(one["keyword"] is not None for one in said)
+    assert result["at"]["missed"] < result["at"]["words"] / 2
+    assert result["at"]["false_accepts"] <= 2
+    assert -0.5 < result["delay"]["total"]["p50"] < 0.5

@@ -35,7 +35,7 @@ def test_it_fires_where_the_trigger_fires(
     # Scores that wander, as those of a model do, not white noise.
     wander = np.cumsum(rng.standard_normal(400)) * 0.5
     scores = (1 / (1 + np.exp(-(wander - wander.mean())))).astype(np.float32)
-    times = 0.115 + 0.08 * np.arange(len(scores))
+    times = np.array(0.115 + 0.08 * np.arange(len(scores)), np.float64)
     config = TriggerConfig(
         threshold=threshold,
         smoothing_ms=smoothing_ms,
@@ -49,7 +49,7 @@ def test_it_fires_where_the_trigger_fires(
 
 def test_scores_that_are_no_numbers_are_no_evidence() -> None:
     scores = np.array([0.9, np.nan, 0.9, 0.9, 0.1, np.inf, 0.9, 0.9], np.float32)
-    times = 0.1 * np.arange(1, 9)
+    times = np.array(0.1 * np.arange(1, 9), np.float64)
     config = TriggerConfig(threshold=0.5, min_hits=2, refractory_s=0.0)
     found = smooth(times, scores, 0.0).fired(config)
     assert found.tolist() == one_by_one(times, scores, config) == [3, 7]

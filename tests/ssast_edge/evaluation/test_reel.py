@@ -34,7 +34,7 @@ def track(tmp_path_factory: pytest.TempPathFactory) -> Track:
 def conditions(track: Track) -> dict[str, tuple[Audio, float]]:
     """Each kind of audio, and by how much two cuts of it may differ."""
     rng = np.random.default_rng(0)
-    noise = [rng.standard_normal(9000).astype(np.float32), rng.standard_normal(5000)]
+    noise = [rng.standard_normal(n).astype(np.float32) for n in (9000, 5000)]
     rooms = [room_response(rng, 0.2, 3.0), room_response(rng, 0.3, 0.0)]
     return {
         "reel": (track.samples, 0.0),
