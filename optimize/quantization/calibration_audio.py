@@ -27,7 +27,9 @@ def write_calibration_manifest(
     """Write the manifest; returns what it lists, for people."""
     if isinstance(recipe, KeywordRecipe):
         examples = _keyword_examples(recipe, places)
-        write_manifest(target, Manifest(target.stem, "/", examples, recipe.labels))
+        heard = {label for example in examples for label in example.labels}
+        classes = tuple(label for label in recipe.labels if label in heard)
+        write_manifest(target, Manifest(target.stem, "/", examples, classes))
         return f"{len(examples)} validation recordings of the packs"
     manifests = [_manifest(place, places) for place in recipe.data.manifest.split(" + ")]
     val: list[Example] = []
@@ -50,7 +52,7 @@ def _keyword_examples(recipe: KeywordRecipe, places: Places) -> list[Example]:
     return [
         Example(
             path=str(clip.path.resolve()),
-            labels=(clip.word,) if clip.kind == "keyword" and clip.word in recipe.labels else (),
+            labels=(clip.word,) if clip.word in recipe.labels else (),
             split="val",
             speaker=clip.speaker,
             source=clip.pack,
