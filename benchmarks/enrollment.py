@@ -220,7 +220,7 @@ def draw(
         "missed_at": misses,
         "missed_at_threshold": float(np.mean(best < learned.threshold)),
         "false_accepts_at_threshold": count_above,
-        "outlier": find_outlier(background, heard) is not None,
+        "outlier": find_outlier(heard, learned) is not None,
     }
 
 

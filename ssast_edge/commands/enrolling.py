@@ -21,6 +21,7 @@ from ssast_edge.enrollment.classifier import LearnedWord
 from ssast_edge.enrollment.enroll import (
     FEWEST,
     MOST,
+    check_learned,
     check_name,
     check_number,
     find_outlier,
@@ -123,18 +124,19 @@ def enroll_word(
             f"{label!r} sounds like {alike!r}, which fires at half or more of these recordings: "
             "choose another word, or --force"
         )
-    odd = find_outlier(background, heard)
-    if odd is not None:
-        raise EnrollmentError(
-            f"{odd} sounds unlike the other {len(clips) - 1} recordings: leave it out or record it "
-            "again"
-        )
     learned = learn(
         background,
         heard,
         false_accepts_per_hour=wishes.false_accepts_per_hour,
         hop_ms=bundle.hop_ms,
     )
+    odd = find_outlier(heard, learned)
+    if odd is not None and not wishes.is_forced:
+        raise EnrollmentError(
+            f"{odd} sounds unlike the other {len(clips) - 1} recordings: leave it out, record it "
+            "again, or --force"
+        )
+    check_learned(heard, learned)
     add_word(
         bundle,
         out,

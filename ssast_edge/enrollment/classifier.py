@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ssast_edge.enrollment.background import Background
 
-__all__ = ["LearnedWord", "Tail", "background_tail", "held_out_scores", "learn_word"]
+__all__ = ["CONFIDENT", "LearnedWord", "Tail", "background_tail", "held_out_scores", "learn_word"]
 
 FloatArray = NDArray[np.float32]
 

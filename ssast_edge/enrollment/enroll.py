@@ -13,7 +13,7 @@ from ssast_edge.backends import Backend
 from ssast_edge.bundle import Bundle, same_label
 from ssast_edge.enrolled import EnrolledScores
 from ssast_edge.enrollment.background import Background
-from ssast_edge.enrollment.classifier import LearnedWord, held_out_scores, learn_word
+from ssast_edge.enrollment.classifier import CONFIDENT, LearnedWord, learn_word
 from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.enrollment.recordings import Spoken, variants, word_windows
 from ssast_edge.spotter import to_scores
@@ -22,6 +22,7 @@ __all__ = [
     "FEWEST",
     "MOST",
     "Heard",
+    "check_learned",
     "check_name",
     "check_number",
     "find_outlier",
@@ -33,9 +34,9 @@ __all__ = [
 FloatArray = NDArray[np.float32]
 
 FEWEST, MOST = 3, 10  # recordings
-# Held-out scores, in excesses above the start of the background's tail. One recording is unlike the
-# others where it lies within the background while half of the others lie well above it.
-UNLIKE, ALIKE = 0.0, 2.0
+# One recording is unlike the others where, learned from those, it lies as far below the threshold
+# as the median lies above it, and half of them are heard.
+UNLIKE = -CONFIDENT
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,12 +108,11 @@ def hear(
     return found
 
 
-def find_outlier(background: Background, heard: Sequence[Heard]) -> str | None:
+def find_outlier(heard: Sequence[Heard], learned: LearnedWord) -> str | None:
     """Name of the one recording that sounds unlike the others, None: there is none."""
-    scores = held_out_scores(background, [one.windows for one in heard])
-    worst = int(np.argmin(scores))
-    others = np.delete(scores, worst)
-    if scores[worst] < UNLIKE and np.median(others) > ALIKE:
+    worst = int(np.argmin(learned.clip_scores))
+    others = np.delete(learned.clip_scores, worst)
+    if learned.clip_scores[worst] < UNLIKE and np.median(others) > 0:
         return heard[worst].name
     return None
 
@@ -139,13 +139,17 @@ def learn(
     false_accepts_per_hour: float,
     hop_ms: float,
 ) -> LearnedWord:
-    """The classifier. Raises EnrollmentError when the recordings do not stand out."""
-    learned = learn_word(
+    """The classifier from all recordings."""
+    return learn_word(
         background,
         [one.windows for one in heard],
         false_accepts_per_hour=false_accepts_per_hour,
         hop_ms=hop_ms,
     )
+
+
+def check_learned(heard: Sequence[Heard], learned: LearnedWord) -> None:
+    """Raise EnrollmentError when most of the recordings do not stand out."""
     told_apart = int((learned.clip_scores > 0).sum())
     if 2 * told_apart < len(heard):
         raise EnrollmentError(
@@ -153,4 +157,3 @@ def learn(
             "word is learned from the rest: record the same word again, clearly, or choose a "
             "longer one"
         )
-    return learned

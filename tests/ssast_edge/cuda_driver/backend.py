@@ -72,6 +72,42 @@ def check_the_window_on_the_gpu_is_the_window(cuda: Cuda) -> None:
     assert backend.uses_graphs == cuda.can_capture
 
 
+def check_the_embedding_is_of_the_window(cuda: Cuda) -> None:
+    shape, size = (FRAMES // 2, 2 * BINS), FRAMES * BINS
+    plan = {"frames": FRAMES, "bins": BINS, "labels": size, "batch": 2, "embedding": shape}
+
+    def open_engine(**settings: Any) -> Any:
+        return TensorrtBackend(
+            json.dumps(plan).encode(),
+            LIBRARY,
+            cuda,
+            input_shape=(FRAMES, BINS),
+            num_labels=size,
+            precision="fp16",
+            max_batch=2,
+            **settings,
+        )
+
+    backend, stream = open_engine(embedding=shape, embeds=True), Stream()
+    for hop in (3, 3, 3, 5, 5, 12, 1, 1):
+        window = stream.push(hop)
+        logits, embedding = backend.infer_both(window, new_frames=hop)
+        np.testing.assert_array_equal(logits, window.ravel())
+        np.testing.assert_array_equal(embedding, window.reshape(shape))
+        infers(backend, stream.push(hop), hop)
+    windows = np.stack([stream.push(3), stream.push(3)])
+    np.testing.assert_array_equal(backend.infer_batch(windows), windows.reshape(2, -1))
+    # An output that nobody reads has a place all the same.
+    silent = open_engine(embedding=shape)
+    infers(silent, stream.push(3), None)
+    said = raises(ValueError, lambda: silent.infer_both(stream.push(3)))
+    assert "was not opened for its embedding" in said, said
+    said = raises(EngineError, open_engine)
+    assert "embedding (6, 8)" not in said.split("wants")[1], said
+    said = raises(EngineError, lambda: open_engine(embedding=(1, 2)))
+    assert "and embedding (1, 2)" in said, said
+
+
 def check_random_hops_gaps_and_jumps(cuda: Cuda) -> None:
     backend, stream = opened(cuda), Stream()
     for _ in range(300):

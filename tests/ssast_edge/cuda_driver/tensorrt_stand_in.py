@@ -1,7 +1,8 @@
 """As much of TensorRT's Python API as the backend uses, over the stand-in driver.
 
-An engine's plan is JSON: {"batch": most, "frames", "bins", "labels"}, and "fails" for one that
-does not run. It gives the window itself as logits, so labels = frames * bins.
+An engine's plan is JSON: {"batch": most, "frames", "bins", "labels"}, "fails" for one that does not
+run, and "embedding": [segments, width] for one with a second output. It gives the window itself as
+logits, so labels = frames * bins, and again as the embedding.
 """
 
 import ctypes
@@ -57,13 +58,13 @@ class Runtime:
 class Engine:
     """One engine."""
 
-    num_io_tensors = 2
-
     def __init__(self, plan: dict[str, Any], logger: Any) -> None:
         self.plan, self.logger = plan, logger
+        self.names = ("fbank", "logits", *(("embedding",) if "embedding" in plan else ()))
+        self.num_io_tensors = len(self.names)
 
     def get_tensor_name(self, number: int) -> str:
-        return ("fbank", "logits")[number]
+        return self.names[number]
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
         return TensorIOMode.INPUT if name == "fbank" else TensorIOMode.OUTPUT
@@ -71,6 +72,8 @@ class Engine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         if name == "fbank":
             return (-1, self.plan["frames"], self.plan["bins"])
+        if name == "embedding":
+            return (-1, *self.plan["embedding"])
         return (-1, self.plan["labels"])
 
     def get_tensor_dtype(self, name: str) -> Any:
@@ -94,7 +97,7 @@ class Context:
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self._addresses[name] = address
-        return name in ("fbank", "logits")
+        return name in self._engine.names
 
     def execute_async_v3(self, stream: int) -> bool:
         plan = self._engine.plan
@@ -106,5 +109,8 @@ class Context:
             driver.cuStreamSynchronize(ctypes.c_void_p(stream))
         run = driver.stand_in_engine
         size = self._size * plan["frames"] * plan["bins"] * 4
-        pointers = (stream, self._addresses["fbank"], self._addresses["logits"])
-        return bool(run(*map(ctypes.c_void_p, pointers), ctypes.c_size_t(size)))
+        for output in self._engine.names[1:]:
+            pointers = (stream, self._addresses["fbank"], self._addresses[output])
+            if not run(*map(ctypes.c_void_p, pointers), ctypes.c_size_t(size)):
+                return False
+        return True

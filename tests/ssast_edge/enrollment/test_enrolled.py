@@ -1,0 +1,148 @@
+"""Enrolled words in the runtime: scores whatever the chunks, files that were altered."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ssast_edge import Spotter, load_bundle
+from ssast_edge.backends import open_backend
+from ssast_edge.bundle import MANIFEST, Bundle
+from ssast_edge.enrollment.addition import add_word
+from ssast_edge.enrollment.background import read_background
+from ssast_edge.enrollment.classifier import LearnedWord, background_tail, learn_word
+from ssast_edge.errors import BundleError
+from tests.ssast_edge.enrollment.conftest import BINS, HOP_MS, RATE, SEGMENTS
+
+FloatArray = NDArray[np.float32]
+
+
+@pytest.fixture
+def taught(voices: Bundle) -> Bundle:
+    """The bundle with two words of random directions."""
+    rng = np.random.default_rng(5)
+    for number, label in enumerate(("first", "second")):
+        weights = rng.normal(0, 0.02, (SEGMENTS, BINS)).astype(np.float32)
+        learned = LearnedWord(weights, 0.1 * number, 0.0, (0.3, 3.0), np.zeros(3, np.float32))
+        voices = add_word(voices, voices.path, label, learned, clips=3, false_accepts_per_hour=1.0)
+    return voices
+
+
+def scores_of(bundle: Bundle, samples: FloatArray, *chunks: int) -> FloatArray:
+    rows: list[FloatArray] = []
+    spotter = Spotter(bundle, on_scores=lambda _, scores: rows.append(scores))
+    first, turn = 0, 0
+    while first < len(samples):
+        size = chunks[turn % len(chunks)]
+        spotter.push(samples[first : first + size])
+        first, turn = first + size, turn + 1
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("chunks", [(1280,), (1, 1279, 3000), (160,), (100_000,)])
+def test_scores_do_not_depend_on_the_chunks(taught: Bundle, chunks: tuple[int, ...]) -> None:
+    samples = np.random.default_rng(1).normal(0, 0.05, 3 * RATE).astype(np.float32)
+    wanted = scores_of(taught, samples, len(samples))
+    assert wanted.shape == (37, 4)
+    np.testing.assert_array_equal(scores_of(taught, samples, *chunks), wanted)
+
+
+def test_scores_are_the_classifiers_and_the_models_stay(taught: Bundle, voices: Bundle) -> None:
+    samples = np.random.default_rng(2).normal(0, 0.05, 2 * RATE).astype(np.float32)
+    found = scores_of(taught, samples, len(samples))
+    np.testing.assert_array_equal(found[:, :2], scores_of(voices, samples, len(samples)))
+
+    windows: list[FloatArray] = []
+    backend = open_backend(taught, embeds=True)
+    keep = backend.infer_both
+
+    def infer_both(fbank: FloatArray, **more: int | None) -> tuple[FloatArray, FloatArray]:
+        windows.append(fbank.copy())
+        return keep(fbank)
+
+    backend.infer_both = infer_both  # type: ignore[method-assign,assignment]
+    Spotter(taught, backend=backend).push(samples)
+    for row, window in zip(found, windows, strict=True):
+        embedding = keep(window)[1]
+        for index, one in enumerate(taught.enrolled):
+            logit = float((one.weights * embedding).sum() + one.bias)
+            assert row[2 + index] == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m["enrolled"][0].update(label="second"), "given twice"),
+        (lambda m: m["enrolled"][0].update(later=1), "unknown key 'enrolled[0].later'"),
+        (lambda m: m["enrolled"][0].update(file="gone.npz"), "not listed in files"),
+        (lambda m: m["enrolled"][0].update(file="golden.npz"), "must be an .npz of plain arrays"),
+        (lambda m: m["enrolled"][0].update(clips=0), "clips must be at least 1"),
+        (lambda m: m.pop("embedding"), "need a model with an embedding"),
+        (lambda m: m["embedding"].update(width=7), "has weights of shape"),
+        (lambda m: m["embedding"].update(segments=0), "at least 1"),
+        (lambda m: m["triggers"].update(third=m["triggers"]["first"]), "unknown label 'third'"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(
+    taught: Bundle, change: Callable[[dict[str, object]], object], message: str
+) -> None:
+    path = taught.path / MANIFEST
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError) as caught:
+        load_bundle(taught.path)
+    assert message in str(caught.value)
+
+
+def test_a_graph_that_gives_no_embedding_is_refused(taught: Bundle) -> None:
+    assert taught.embedding is not None
+    wider = replace(taught, enrolled=(), labels=taught.model_labels, triggers={}, embedding=None,
+                    task="audio-tagging")  # fmt: skip
+    with pytest.raises(BundleError, match=r"output is .*embedding"):
+        open_backend(wider)
+
+
+def test_a_folded_direction_gives_the_projections_score(voices: Bundle) -> None:
+    background = read_background(voices)
+    rng = np.random.default_rng(0)
+    along = rng.normal(size=background.basis.shape[1]).astype(np.float32)
+    embeddings = rng.normal(-5, 3, (20, SEGMENTS, BINS)).astype(np.float32)
+    weights, bias = background.unfold(along)
+    found = (embeddings * weights).sum(axis=(1, 2)) + bias
+    np.testing.assert_allclose(found, background.project(embeddings) @ along, rtol=1e-2, atol=1e-2)
+
+
+def test_the_threshold_leaves_the_share_that_was_asked_for(voices: Bundle) -> None:
+    background = read_background(voices)
+    rng = np.random.default_rng(0)
+    rank = background.basis.shape[1]
+    # A background whose tail is exponential, and the recordings far out.
+    drawn = rng.normal(size=(20_000, rank))
+    drawn[:, 0] = rng.exponential(size=20_000)
+    background = replace(
+        background, windows=drawn.astype(np.float32), centre=np.zeros(rank, np.float32),
+        covariance=np.eye(rank, dtype=np.float32), within=np.eye(rank, dtype=np.float32),
+    )  # fmt: skip
+    clip = np.zeros((4, rank), np.float32)
+    clip[:, 0] = 30.0
+    learned = learn_word(background, [clip] * 5, false_accepts_per_hour=6.0, hop_ms=HOP_MS)
+    share = 6.0 * 3 * HOP_MS / 3_600_000
+    assert np.exp(-learned.threshold) == pytest.approx(share, rel=0.5)
+    low, high = learned.range_per_hour
+    assert low < 6.0 < high
+    assert (learned.clip_scores > 3).all()
+    tail = background_tail(background, np.eye(rank, dtype=np.float32)[0])
+    assert tail.share_above(tail.threshold(1e-4)) == pytest.approx(1e-4)
+
+
+def test_a_background_that_does_not_fit_is_refused(voices: Bundle, tmp_path: Path) -> None:
+    assert voices.embedding is not None
+    for change in ({"width": 64}, {"background": "golden.npz"}):
+        other = replace(voices, embedding=replace(voices.embedding, **change))
+        with pytest.raises(BundleError, match="background"):
+            read_background(other)
