@@ -15,6 +15,7 @@ from optimize.pruning.students import StudentConfig
 from optimize.quantization.qat import QatConfig
 from optimize.quantization.quantize import QuantizeConfig
 from train.recipe import RecipeError, override, parse
+from train.triggers import FALSE_ACCEPT_PRICE
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -63,6 +64,15 @@ class BundleConfig:
     hop_ms: int = 0  # 0: the training recipe's; 200 for clip models
     model_card: str = ""  # Markdown beside the recipe
     tensorrt: bool = True  # with the graphs that TensorRT builds engines from
+    # Triggers of keywords: a false accept an hour weighs as much as this share of all words missed.
+    false_accept_price: float = FALSE_ACCEPT_PRICE
+
+    def __post_init__(self) -> None:
+        """Refuse a price that no setting could pay, or that nothing costs."""
+        if not 0 < self.false_accept_price < 1:
+            raise ValueError(
+                f"false_accept_price must be between 0 and 1, got {self.false_accept_price}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ from train.windows import SILENCE, UNKNOWN
 __all__ = [
     "CONDITIONS",
     "EVALUATION_PACKS",
+    "FALSE_ACCEPT_PRICE",
     "TRACK_PACKS",
     "as_recording",
     "choose_trigger",
@@ -44,7 +45,7 @@ EVALUATION_PACKS = (*TRACK_PACKS, "esc50_nc")
 CONDITIONS: dict[str, float | None] = {"clean": None, "10 dB": 10.0}  # SNR
 
 # One false accept per hour counts as much as missing this share of all keywords.
-_MISS_PER_FALSE_ACCEPT = 0.05
+FALSE_ACCEPT_PRICE = 0.05
 RESERVED = (UNKNOWN, SILENCE)
 # A class of sounds fires when its mean score over a second says so; not tuned on anything.
 SOUND_TRIGGER = TriggerConfig(threshold=0.6, smoothing_ms=960.0, refractory_s=4.0)
@@ -93,7 +94,7 @@ def _has_sounds(data: Path) -> bool:
 
 
 def choose_triggers(
-    folder: Path, data: Path, *, seed: int
+    folder: Path, data: Path, *, seed: int, price: float = FALSE_ACCEPT_PRICE
 ) -> tuple[Mapping[str, TriggerConfig], dict[str, Any]]:
     """A trigger per label and what they give on the validation track.
 
@@ -118,7 +119,7 @@ def choose_triggers(
         with tqdm(total=len(samples), desc=title, unit="sample", unit_scale=True) as progress:
             runs.append((run_bundle(bundle, samples, progress.update), track))
     chosen = {
-        label: choose_trigger(runs, label, of=len(spoken))[0]
+        label: choose_trigger(runs, label, of=len(spoken), price=price)[0]
         for label in tqdm(spoken, desc="triggers")
     }
     report: dict[str, Any] = {"track_hours": round(track.hours, 3), "seed": seed}
@@ -133,12 +134,16 @@ def choose_triggers(
 
 
 def choose_trigger(
-    tracks: list[tuple[HopScores, Track]], label: str, *, of: int = 0
+    tracks: list[tuple[HopScores, Track]],
+    label: str,
+    *,
+    of: int = 0,
+    price: float = FALSE_ACCEPT_PRICE,
 ) -> tuple[TriggerConfig, float]:
     """Smoothing, hits and threshold with the least cost on the average of validation tracks.
 
     of: how many labels share the misses, all of the model's where not given. Cost: the label's part
-    of the overall miss rate plus 0.05 for every false accept per hour; of
+    of the overall miss rate plus `price` for every false accept per hour; of
     the thresholds that tie, the middle one. Returns the trigger and its mean cost.
     """
     best: tuple[float, TriggerConfig] = (math.inf, TriggerConfig())
@@ -148,7 +153,7 @@ def choose_trigger(
         for hops, track in tracks:
             for i, (_, score) in enumerate(sweep(hops, track, label, base)):
                 misses = score.miss_rate / (of or len(hops.labels))
-                costs[i] += misses + _MISS_PER_FALSE_ACCEPT * score.false_accepts_per_hour
+                costs[i] += misses + price * score.false_accepts_per_hour
         costs /= len(tracks)
         tied = np.flatnonzero(costs <= costs.min() + 1e-9)
         if costs.min() < best[0] - 1e-9:

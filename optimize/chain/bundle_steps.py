@@ -134,8 +134,9 @@ def bundled(run: Context, flavours: Done) -> Done:
         if run.is_keywords:
             rehearsed = assemble(base, folder / "draft", on_cpu)
             triggers, validation = choose_triggers(
-                rehearsed.path, run.places.data, seed=run.recipe.seed
-            )
+                rehearsed.path, run.places.data, seed=run.recipe.seed,
+                price=run.recipe.bundle.false_accept_price,
+            )  # fmt: skip
             provenance["validation"] = validation
         made = assemble(
             base, folder / "bundle", models if run.recipe.bundle.tensorrt else on_cpu,
