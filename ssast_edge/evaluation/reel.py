@@ -92,16 +92,18 @@ class Reel:
         if len(self._files) > _OPEN_FILES:
             self._files.popitem(last=False)[1].close()
         part = file.read(first, last)
-        if piece.gain != 1:
-            part = np.asarray(part * piece.gain, np.float32)
-        return part
+        if piece.gain == 1:
+            return part
+        louder: Samples = part * np.float32(piece.gain)
+        return louder
 
 
 def room_tone(piece: Piece) -> Samples:
     """Faint noise, -90 to -60 dBFS, drawn from the piece's seed."""
     rng = np.random.default_rng(list(piece.tone))
     level = 10 ** rng.uniform(-4.5, -3)
-    return (rng.standard_normal(piece.length, np.float32) * np.float32(level)).astype(np.float32)
+    tone: Samples = rng.standard_normal(piece.length, np.float32) * np.float32(level)
+    return tone
 
 
 def bounds_of(cut: slice, total: int) -> tuple[int, int]:

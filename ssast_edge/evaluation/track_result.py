@@ -213,7 +213,7 @@ def _listings(
                 "snippet": _snippet(cut, word.start_s + 1.2, word.end_s, len(misses)),
             }
         )
-    counts = Counter((one["label"], _named(one["playing"])) for one in false_accepts)
+    counts = Counter((one["label"], _named(one["playing"], one["label"])) for one in false_accepts)
     return {
         "false_accepts": false_accepts,
         "misses": misses,
@@ -242,9 +242,11 @@ def _playing(source: Source | None) -> dict[str, str]:
     }
 
 
-def _named(playing: Mapping[str, str]) -> str:
+def _named(playing: Mapping[str, str], fired: str) -> str:
     """What people would call it: the words that are said, or the sound."""
     said = playing["text"] or playing["label"]
     if playing["kind"] in ("keyword", "sound"):
         said = playing["label"]
+        if known_label(said, [fired]):
+            said += " (the word itself, too early or too late to count)"
     return f"{playing['kind']}: {said}" if said else f"{playing['kind']} ({playing['file']})"

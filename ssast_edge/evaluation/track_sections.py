@@ -126,7 +126,7 @@ def _keyword_curves(report: Report) -> Section | None:
             marks = [result["at_by_keyword"].get(label) for result in _of(report, first)]
             words = max(mark["words"] for mark in marks if mark is not None)
             chart = det_chart(lines, hours=report["data"]["hours"], title=label)
-            charts.append((chart, f"{label}, {words} words"))
+            charts.append((chart, f"{label}, {words} word{'s' * (words != 1)}"))
     page.pictures(charts)
     return page.section("keyword_curves", "Keyword by keyword", None)
 
@@ -197,8 +197,9 @@ def _delays(report: Report) -> Section:
     page.say(
         "From a word's end to its detection, in audio time; negative: before the word was over. "
         + "; ".join(f"{stage.replace('_', ' ')}: {says}" for stage, says in STAGES.items())
-        + ". The parts add up for each word, their percentiles do not. To them comes the time that "
-        "this machine took for an inference. Words' ends are found by energy to about 50 ms."
+        + ". The parts add up for each word, their percentiles do not. To them comes the wall time "
+        "that this machine took for an inference (a busy one: long p99). Words' ends are found by "
+        "energy to about 50 ms."
     )
     rows = []
     for result in report["results"]:
