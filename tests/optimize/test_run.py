@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -82,9 +83,10 @@ def test_the_chain_ends_in_a_bundle_with_every_flavour(done: tuple[Path, Result]
 
 
 def test_without_comparison_it_ends_with_the_same_bundle(
-    done: tuple[Path, Result], recipe: Path, places: Places
+    done: tuple[Path, Result], recipe: Path, places: Places, tmp_path: Path
 ) -> None:
-    out, _ = done
+    out = tmp_path / "out"
+    shutil.copytree(done[0], out)
     result = invoke("run", recipe, "--out", out, "--no-compare", *options(places))
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{out / 'bundle'}\n"

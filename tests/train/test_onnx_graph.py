@@ -89,7 +89,8 @@ def test_a_graph_without_embedding_gives_the_same_logits() -> None:
     fbank = np.random.default_rng(0).normal(-4, 4, (1, 98, 128)).astype(np.float32)
     bare = build_graph(model, segments=0)
     assert [port.name for port in bare.graph.output] == ["logits"]
-    np.testing.assert_array_equal(run(bare, fbank), run(build_graph(model), fbank))
+    whole = run(build_graph(model), fbank)
+    np.testing.assert_allclose(run(bare, fbank), whole, atol=1e-5)  # sums in another order
 
 
 def test_the_first_node_is_ours_and_says_so() -> None:
