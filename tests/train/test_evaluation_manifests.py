@@ -36,7 +36,11 @@ def test_a_manifest_holds_the_clips_of_its_split_once_each(
             found = read_recordings(manifests / f"eval_{name}_{split}.csv")
             played = [r.path.resolve() for r in found if r.kind != "noise"]
             assert len(played) == len(set(played))
-            assert set(played) == wanted
+            if name == "commands":  # speech that may say one of them is left out
+                assert set(played) < wanted
+                assert not [path for path in played if path.parent.name == "librispeech"]
+            else:
+                assert set(played) == wanted
             assert {r.split for r in found} == {split}
             assert any(r.kind == "noise" for r in found)
 
