@@ -115,7 +115,8 @@ def said(
 ) -> tuple[list[Said], dict[str, int]]:
     """Every (word, speaker, name, samples) in a stream of its own, and how many were refused."""
     rng = np.random.default_rng(1)
-    found, refused = [], {}
+    found: list[Said] = []
+    refused: dict[str, int] = {}
     lead_s = bundle.window_frames * bundle.fbank.hop_ms / 1000 + 0.3
     with click.progressbar(clips, label="words", file=sys.stderr) as bar:
         for word, speaker, name, samples in bar:
@@ -306,7 +307,7 @@ def measure(
     hops, hours = background_hops(running, bundle, keeper)
     wanted = [one for one in words_of(data, split) if not words or one[0] in words]
     everything, refused = said(wanted, bundle, keeper)
-    groups = {"words of WUW": WUW_WORDS} if split == "val" else {}
+    groups: dict[str, tuple[str, ...]] = {"words of WUW": WUW_WORDS} if split == "val" else {}
     names = sorted({one.word for one in everything})
     groups["words of Speech Commands"] = tuple(w for w in names if w not in WUW_WORDS)
     results: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,5 +206,5 @@ def _discriminating(
     return np.asarray(root.T @ vectors[:, ::-1][:, :rank])
 
 
-def _halved(found: Background) -> dict[str, NDArray[np.float16]]:
+def _halved(found: Background) -> dict[str, Any]:
     return {name: np.asarray(array, np.float16) for name, array in vars(found).items()}

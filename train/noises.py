@@ -30,7 +30,8 @@ def make_noise(seed: int, number: int) -> Samples:
     for layer in layers:
         signal = _LAYERS[layer](rng) * _envelope(rng)
         total += 10 ** rng.uniform(-1, 0) * signal / (np.sqrt(np.mean(signal**2)) + 1e-9)
-    return (0.5 * total / np.abs(total).max()).astype(np.float32)
+    scaled: Samples = (0.5 * total / np.abs(total).max()).astype(np.float32)
+    return scaled
 
 
 def write_noises(out: Path, count: int, *, seed: int = 0) -> list[str]:
@@ -72,7 +73,9 @@ def _engine(rng: np.random.Generator) -> NDArray[np.float64]:
     phase = 2 * np.pi * np.cumsum(base * 2**drift) / SAMPLE_RATE
     partials = range(1, int(min(24, 7000 // base)) + 1)
     slope = rng.uniform(0.3, 1.6)
-    return np.sum([rng.normal() * np.sin(n * phase) / n**slope for n in partials], axis=0)
+    return np.asarray(
+        np.sum([rng.normal() * np.sin(n * phase) / n**slope for n in partials], axis=0)
+    )
 
 
 def _crackle(rng: np.random.Generator) -> NDArray[np.float64]:

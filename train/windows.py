@@ -176,7 +176,7 @@ class WindowSampler:
         fbank = random_level(torch.from_numpy(windows), self.augment, generator)
         fbank = add_noise(fbank, torch.from_numpy(noise), self.augment, generator)
         fbank = spec_augment(fbank, self.fill, self.augment, generator)
-        for i in np.flatnonzero(rng.random(size) < self.config.start_chance):
+        for i in np.flatnonzero(rng.random(size) < self.config.start_chance).tolist():
             fbank[i, : self._start(rng, bool(targets[i].any()), int(begins[i]))] = 0.0
         return fbank, targets
 

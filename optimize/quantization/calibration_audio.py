@@ -41,8 +41,8 @@ def write_calibration_manifest(
         val += [listed[i] for i in val_indices]
     chosen, kind = (val, "validation") if len(val) >= _ENOUGH else (train, "training")
     labels = {label for example in chosen for label in example.labels}
-    classes = dict.fromkeys(label for found in manifests for label in found.classes)
-    kept = tuple(label for label in classes if label in labels)
+    named = dict.fromkeys(label for found in manifests for label in found.classes)
+    kept = tuple(label for label in named if label in labels)
     write_manifest(target, Manifest(target.stem, "/", chosen, kept))
     return f"{len(chosen)} {kind} recordings of {recipe.data.manifest}"
 

@@ -190,7 +190,7 @@ class _Writer:
     def _order(self) -> NDArray[np.intp]:
         """Where each of this graph's patches stands in a frequency-major order."""
         rows, columns = self.ast.grid
-        return np.arange(rows * columns).reshape(rows, columns).T.ravel()
+        return np.asarray(np.arange(rows * columns).reshape(rows, columns).T.ravel())
 
     def _time_first(self, means: FloatArray) -> FloatArray:
         """(1, segments, prefix + patches): shares of tokens in the order of this graph."""

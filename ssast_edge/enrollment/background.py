@@ -45,8 +45,7 @@ class Background:
         """(N, S, W) to (N, R)."""
         segments = (embeddings - self.segment_mean) @ self.segment_basis
         flat = segments.reshape(len(embeddings), -1) - self.mean
-        projected: FloatArray = flat @ self.basis
-        return projected
+        return np.asarray(flat @ self.basis, np.float32)
 
     def unfold(self, direction: FloatArray) -> tuple[FloatArray, float]:
         """Weights (S, W) and bias that give `project(embedding) @ direction` of an embedding."""
