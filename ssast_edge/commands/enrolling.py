@@ -21,6 +21,7 @@ from ssast_edge.enrollment.classifier import LearnedWord
 from ssast_edge.enrollment.enroll import (
     FEWEST,
     MOST,
+    check_different,
     check_learned,
     check_name,
     check_number,
@@ -116,6 +117,7 @@ def enroll_word(
         one if isinstance(one, Spoken) else find_word(str(one), read_audio(one, rate), bundle)
         for one in recordings
     ]
+    check_different(clips)
     with _opened(bundle, how) as backend:
         heard = hear(clips, bundle, background, backend)
     alike = find_similar(bundle, heard, label)

@@ -22,6 +22,7 @@ __all__ = [
     "FEWEST",
     "MOST",
     "Heard",
+    "check_different",
     "check_learned",
     "check_name",
     "check_number",
@@ -34,6 +35,7 @@ __all__ = [
 FloatArray = NDArray[np.float32]
 
 FEWEST, MOST = 3, 10  # recordings
+APART = "/\\;"
 # One recording is unlike the others where, learned from those, it lies as far below the threshold
 # as the median lies above it, and half of them are heard.
 UNLIKE = -CONFIDENT
@@ -53,6 +55,9 @@ def check_name(name: str, bundle: Bundle) -> str:
     label = " ".join(name.split())
     if not label or not label.isprintable():
         raise EnrollmentError(f"a name must be printable text, got {name!r}")
+    if set(label) & set(APART):
+        # Evaluation names folders and files by labels, and separates labels by a semicolon.
+        raise EnrollmentError(f"a name holds none of {' '.join(APART)}, got {name!r}")
     for known in bundle.model_labels:
         if same_label(known, label):
             raise EnrollmentError(
@@ -70,6 +75,16 @@ def check_number(count: int) -> None:
         raise EnrollmentError(f"{count} recordings are too few: give {FEWEST} to {MOST}")
     if count > MOST:
         raise EnrollmentError(f"{count} recordings are too many: give {FEWEST} to {MOST}")
+
+
+def check_different(clips: Sequence[Spoken]) -> None:
+    """Raise EnrollmentError where one recording is given twice: it would vouch for itself."""
+    for index, clip in enumerate(clips):
+        for other in clips[:index]:
+            if np.array_equal(clip.samples, other.samples):
+                raise EnrollmentError(
+                    f"{clip.name} is the same recording as {other.name}: give each once"
+                )
 
 
 def hear(

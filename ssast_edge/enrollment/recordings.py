@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ssast_edge.bundle import Bundle
 from ssast_edge.enrollment.errors import EnrollmentError
-from ssast_edge.evaluation.alignment import word_extent
+from ssast_edge.evaluation.alignment import share_outside, word_extent
 from ssast_edge.fbank import fbank
 
 __all__ = ["Spoken", "find_word", "variants", "word_windows"]
@@ -22,6 +22,7 @@ Samples = NDArray[np.float32]
 SHORTEST_S, MARGIN_S = 0.12, 0.1  # of a word; of a window beside the longest
 FAINT = 10 ** (-55 / 20)  # root mean square of the word
 CLIPPED, CLIPPED_SHARE = 0.999, 0.02  # of the word's samples
+MORE_SHARE = 0.5  # loud frames beside the word, of those in it: another word, no click or breath
 SPEEDS = (0.93, 1.07)
 GAINS_DB = (-9.0, 6.0)
 NOISE_DB = 20.0  # below the word
@@ -46,7 +47,8 @@ def find_word(name: str, samples: Samples, bundle: Bundle) -> Spoken:
         raise EnrollmentError(f"{name} is {len(samples) / rate:.2f} s long: no word in it")
     if not np.abs(samples).max() > 0:
         raise EnrollmentError(f"{name} is silent: record it again, or check the microphone")
-    first, last = word_extent(fbank(samples, config))
+    features = fbank(samples, config)
+    first, last = word_extent(features)
     spoken = Spoken(name, samples, first * hop_s, last * hop_s)
     word = samples[int(spoken.start_s * rate) : int(spoken.end_s * rate)]
     level = float(np.sqrt(np.mean(word.astype(np.float64) ** 2))) if len(word) else 0.0
@@ -68,6 +70,11 @@ def find_word(name: str, samples: Samples, bundle: Bundle) -> Spoken:
             f"{name} is too long: {length_s:.2f} s of sound, the model hears {window_s:.2f} s at "
             "once; one word of up to "
             f"{window_s - MARGIN_S:.1f} s, with quiet before and after it"
+        )
+    if share_outside(features, first, last) > MORE_SHARE:
+        raise EnrollmentError(
+            f"{name} holds more than one word or sound: leave the word alone in it, once, with "
+            "quiet before and after it"
         )
     if length_s < SHORTEST_S:
         raise EnrollmentError(f"{name} holds {length_s:.2f} s of sound: no word in it")

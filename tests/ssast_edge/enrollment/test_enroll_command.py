@@ -137,6 +137,7 @@ def test_recordings_that_cannot_be_learned_from_are_refused_by_name(
         "faint": (1e-3 * say(WORD), "is silent"),
         "clipped": (40 * say(WORD), "is clipped"),
         "long": (say(SENTENCES[0]), "is too long"),
+        "twice": (np.concatenate([say(WORD), say(WORD)]), "more than one word"),
         "other": (say("peppermint"), "sounds unlike the other 4"),
     }
     for name, (samples, message) in bad.items():
@@ -144,6 +145,8 @@ def test_recordings_that_cannot_be_learned_from_are_refused_by_name(
         said = refused(WORD, *clips[:4], path, *where)
         assert message in said, said
         assert name in said, said
+    assert "the same recording" in refused(WORD, *clips[:4], clips[1], *where)
+    assert "holds none of" in refused("../word", *clips, *where)
     assert "2 recordings are too few" in refused(WORD, *clips[:2], *where)
     assert "11 recordings are too many" in refused(WORD, *clips, *clips, clips[0], *where)
     assert "is a label of bundle" in refused("low tone", *clips, *where)
