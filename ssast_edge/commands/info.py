@@ -62,6 +62,13 @@ def _lines(bundle: "Bundle") -> Iterator[tuple[str, str]]:
             f"{trigger.rearm * trigger.threshold:g} and after {trigger.refractory_s:g} s"
         )
         yield "" if index else "triggers", text
+    for index, one in enumerate(bundle.enrolled):
+        word = one.word
+        text = f"{word.label}: from {word.clips} recordings"
+        if word.date:
+            text += f", {word.date}"
+        text += f", for {word.false_accepts_per_hour:g} false accepts an hour of speech"
+        yield "" if index else "enrolled", text
     for index, (key, value) in enumerate(_flat(bundle.provenance)):
         yield "" if index else "made by", f"{key}: {value}"
     for index, source in enumerate(bundle.data):

@@ -83,7 +83,7 @@ def test_the_other_commands_take_the_bundle_as_any(
 ) -> None:
     assert enroll(WORD, *clips, "--bundle", voices.path).exit_code == 0
     runner, folder = CliRunner(), str(voices.path)
-    assert WORD in runner.invoke(main, ["info", folder]).output
+    assert f"{WORD}: from 5 recordings" in runner.invoke(main, ["info", folder]).output
     tagged = runner.invoke(main, ["tag", str(clips[0]), "--bundle", folder, "--json"])
     overall = json.loads(tagged.stdout.splitlines()[-1])
     assert overall["labels"][WORD]["max"] > 0.5
