@@ -1,5 +1,6 @@
 """`ssast-edge enroll`: a new keyword from a few recordings, on this device."""
 
+import math
 from pathlib import Path
 
 import click
@@ -75,6 +76,8 @@ def enroll(
         raise click.UsageError("--remove takes a NAME alone")
     if not remove and bool(clips) == bool(record):
         raise click.UsageError("give CLIPs, or --record N")
+    if math.isnan(false_accepts):  # which a range lets through
+        raise click.UsageError("--false-accepts is a number of an hour, got nan")
     if keep is not None and record is None:
         raise click.UsageError("--keep is for --record")
     model = load_bundle(bundle)

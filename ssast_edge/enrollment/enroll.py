@@ -16,6 +16,7 @@ from ssast_edge.enrollment.background import Background
 from ssast_edge.enrollment.classifier import CONFIDENT, LearnedWord, learn_word
 from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.enrollment.recordings import Spoken, variants, word_windows
+from ssast_edge.evaluation.clips import SILENCE_LABEL, UNKNOWN_LABEL
 from ssast_edge.spotter import to_scores
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
 FloatArray = NDArray[np.float32]
 
 FEWEST, MOST = 3, 10  # recordings
+LONGEST_NAME = 64
 APART = "/\\;"
 # One recording is unlike the others where, learned from those, it lies as far below the threshold
 # as the median lies above it, and half of them are heard.
@@ -53,8 +55,12 @@ class Heard:
 def check_name(name: str, bundle: Bundle) -> str:
     """The label to enroll under. Raises EnrollmentError for one that the model has already."""
     label = " ".join(name.split())
-    if not label or not label.isprintable():
-        raise EnrollmentError(f"a name must be printable text, got {name!r}")
+    if not 0 < len(label) <= LONGEST_NAME or not label.isprintable():
+        raise EnrollmentError(
+            f"a name must be printable text of up to {LONGEST_NAME} characters, got {name[:80]!r}"
+        )
+    if label in (UNKNOWN_LABEL, SILENCE_LABEL):
+        raise EnrollmentError(f"{label} stands for what is no keyword: give another name")
     if set(label) & set(APART):
         # Evaluation names folders and files by labels, and separates labels by a semicolon.
         raise EnrollmentError(f"a name holds none of {' '.join(APART)}, got {name!r}")

@@ -146,6 +146,11 @@ def test_recordings_that_cannot_be_learned_from_are_refused_by_name(
         assert message in said, said
         assert name in said, said
     assert "the same recording" in refused(WORD, *clips[:4], clips[1], *where)
+    assert "up to 64 characters" in refused("x" * 65, *clips, *where)
+    assert "no keyword" in refused("_unknown_", *clips, *where)
+    result = enroll(WORD, *clips, *where, "--false-accepts", "nan")
+    assert result.exit_code == 2
+    assert "got nan" in result.stderr
     assert "holds none of" in refused("../word", *clips, *where)
     assert "2 recordings are too few" in refused(WORD, *clips[:2], *where)
     assert "11 recordings are too many" in refused(WORD, *clips, *clips, clips[0], *where)
