@@ -33,7 +33,12 @@ from ssast_edge.fbank import FbankConfig  # noqa: E402
 from ssast_edge.plugins import find_plugin  # noqa: E402
 from tests.ssast_edge.cuda_driver.library import has_gpu  # noqa: E402
 from train.model import SIZES, Classifier, Encoder, EncoderConfig  # noqa: E402
-from train.onnx_graph import build_graph, strip_functions  # noqa: E402
+from train.onnx_graph import (  # noqa: E402
+    SEGMENTS,
+    build_graph,
+    embedding_width,
+    strip_functions,
+)
 
 pytestmark = pytest.mark.tensorrt
 
@@ -73,6 +78,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         "fbank": FbankConfig(), "normalization": {"mean": -4.0, "std": 4.0}, "window_frames": 64,
         "hop_ms": 40, "activation": "sigmoid", "triggers": {}, "provenance": {}, "data": [],
         "licence": "none",
+        "embedding": {"segments": SEGMENTS, "width": embedding_width(config)},
         "models": [
             {"backend": "tensorrt", "precision": name, "file": f"{name}.onnx"} for name in made
         ],
