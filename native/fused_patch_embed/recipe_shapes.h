@@ -14,7 +14,10 @@ inline std::vector<PatchEmbedShape> recipe_shapes() {
     int32_t frames, patch_bins, patch_frames, stride_bins, stride_frames, dim;
   };
   constexpr Recipe kRecipes[] = {
-      {152, 128, 8, 128, 4, 160},   // wake_words
+      {152, 128, 8, 128, 4, 160},   // wake_words, joint
+      {104, 128, 8, 128, 4, 192},   // commands
+      {304, 128, 8, 128, 8, 192},   // sounds
+      {256, 128, 8, 128, 8, 192},   // pretrain_packs_edge
       {98, 128, 2, 128, 2, 192},    // speech_commands_packs
       {128, 128, 2, 128, 2, 192},   // pretrain_packs_frame
       {128, 16, 16, 16, 16, 192},   // esc10_packs, pretrain_packs_patch
