@@ -18,8 +18,8 @@ from train.packs import DATA_LICENCES  # noqa: E402
 ENCODERS = sorted(path.parent for path in Path(__file__).parents[2].glob("encoders/*/encoder.json"))
 
 
-def test_both_are_there() -> None:
-    assert [path.name for path in ENCODERS] == ["tiny-frame", "tiny-patch"]
+def test_these_are_there() -> None:
+    assert [path.name for path in ENCODERS] == ["edge-frame", "tiny-frame", "tiny-patch"]
 
 
 @pytest.mark.parametrize("folder", ENCODERS, ids=lambda path: path.name)
