@@ -192,14 +192,15 @@ def speak(utterance: Utterance) -> Samples:
 
 
 def synthesize(
-    out: Path, utterances: Sequence[Utterance], jobs: int, *, noises: Sequence[str] = ()
+    out: Path, utterances: Sequence[Utterance], jobs: int, *, noises: int = 0, seed: int = 0
 ) -> None:
-    """Make every clip that is not there yet, then the manifest, which lists `noises` too."""
+    """Make every clip and so many noises that are not there yet, then the manifest of all."""
     if missing := missing_engines():
         raise RecipeError(
             f"{', '.join(missing)} not installed: apt install espeak-ng flite festival "
             "festvox-kallpc16k festvox-us-slt-hts"
         )
+    made_noises = write_noises(out, noises, seed=seed)
     for kind in {utterance.kind for utterance in utterances}:
         (out / kind).mkdir(parents=True, exist_ok=True)
     lacking = [u for u in utterances if not (out / u.file_name).exists()]
@@ -218,7 +219,7 @@ def synthesize(
             writer.writerow(
                 [u.file_name, u.text, u.keyword, u.kind, u.engine, u.voice, u.speaker, u.split]
             )
-        for name in noises:
+        for name in made_noises:
             writer.writerow([name, "noise", "", "noise", "rule", "", "", "train"])
     partial.rename(out / "manifest.csv")
 
@@ -405,7 +406,7 @@ def main(
             words=words,
             vocabulary=VOCABULARIES[vocabulary],
         )
-        synthesize(out, utterances, jobs, noises=write_noises(out, noises, seed=seed))
+        synthesize(out, utterances, jobs, noises=noises, seed=seed)
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").strip()
         reason = said or f"status {error.returncode}"
