@@ -32,6 +32,12 @@ class Keeper:
         np.testing.assert_array_equal(self._window, fbank)
         return np.full(3, -9, np.float32)
 
+    def infer_both(
+        self, fbank: FloatArray, *, new_frames: int | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """The bundle has no enrolled words: nobody asks."""
+        raise AssertionError("asked for an embedding")
+
     def close(self) -> None:
         """Nothing to free."""
 

@@ -22,7 +22,7 @@ LABELS = ("alexa", "jarvis")
 
 
 def a_track(*words: Word) -> Track:
-    return Track(np.zeros(16000 * 60, np.float32), words, ())  # type: ignore[arg-type]
+    return Track(np.zeros(16000 * 60, np.float32), words, ())
 
 
 def test_a_false_peak_is_found_and_a_hit_is_none() -> None:

@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ needs_engines = pytest.mark.skipif(
 needs_espeak = pytest.mark.skipif(
     shutil.which("espeak-ng") is None, reason="espeak-ng is not installed"
 )
-COUNTS = {"per_keyword": 150, "near_misses": 2000, "sentences": 1200, "words": 300}
+COUNTS: dict[str, Any] = {"per_keyword": 150, "near_misses": 2000, "sentences": 1200, "words": 300}
 ONE_OF_EACH = (
     Utterance("jarvis", "jarvis", "keyword", "espeak-ng", "en-gb+f2", 150.0, 50),
     Utterance("джарвис", "jarvis", "keyword", "espeak-ng", "ru+m1", 150.0, 50),

@@ -1,6 +1,7 @@
 """What each kind of training window holds, and what it is labelled as."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def make_pool(*, synthetic: tuple[str, ...] = ("alexa", "jarvis")) -> FeaturePoo
 
 def draw(*, start_chance: float = 0.0, **weights: float) -> tuple[torch.Tensor, torch.Tensor]:
     """A batch of those kinds of windows alone, without augmentation."""
-    config = WindowConfig(num_frames=FRAMES, start_chance=start_chance, **(NONE | weights))
+    config = WindowConfig(num_frames=FRAMES, start_chance=start_chance, **only(**weights))
     sampler = WindowSampler(
         make_pool(), ("alexa", "jarvis"), config, PLAIN, seed=0, fill=0.0, auxiliary_labels=("bed",)
     )
@@ -156,7 +157,7 @@ def of_pool(labels: tuple[str, ...], config: WindowConfig, **more: object) -> Wi
     return WindowSampler(make_pool(), labels, config, PLAIN, seed=0, fill=0.0, **more)  # type: ignore[arg-type]
 
 
-def only(**weights: float) -> dict[str, float]:
+def only(**weights: float) -> dict[str, Any]:
     return NONE | weights
 
 

@@ -60,7 +60,9 @@ class Engine:
 
     def __init__(self, plan: dict[str, Any], logger: Any) -> None:
         self.plan, self.logger = plan, logger
-        self.names = ("fbank", "logits", *(("embedding",) if "embedding" in plan else ()))
+        self.names: tuple[str, ...] = ("fbank", "logits")
+        if "embedding" in plan:
+            self.names += ("embedding",)
         self.num_io_tensors = len(self.names)
 
     def get_tensor_name(self, number: int) -> str:
