@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ssast_edge.audio import read_audio
 from ssast_edge.bundle import Bundle, load_bundle
+from ssast_edge.evaluation.matching import TOLERANCE_S
 from ssast_edge.evaluation.noise import mix_noise
 from ssast_edge.evaluation.scores import HopScores, run_bundle
 from ssast_edge.evaluation.track import Track, build_track
@@ -35,7 +36,6 @@ __all__ = ["MinedWindows", "load_mined", "mine_track", "mine_checkpoint", "train
 _FALSE = 0.1  # score from which a wrong hop is worth training on
 _MISSED = 0.7  # a keyword whose best score stays below is
 _APART_S = 0.32  # between two windows of one false accept
-_TOLERANCE_S = 0.5
 _BLOCK_HOURS = 0.5  # of a track at a time: memory
 
 
@@ -122,8 +122,9 @@ def mine_track(
     """(window, target) of every false peak and every missed word of a track."""
     hops = run_bundle(bundle, samples)
     found = []
+    window_s = bundle.window_frames * bundle.fbank.hop_ms / 1000
     for time_s in [*_false_times(hops, track), *_missed_times(hops, track)]:
-        target = _target(bundle.labels, track, time_s, bundle.window_frames / 100)
+        target = _target(bundle.labels, track, time_s, window_s)
         window = _window(bundle, samples, time_s)
         if target is not None and window is not None:
             found.append((window, target))
@@ -161,7 +162,7 @@ def _false_times(hops: HopScores, track: Track) -> list[float]:
         scores = hops.scores[:, index].copy()
         for word in track.words:
             if word.label == label:
-                near = (hops.times_s >= word.start_s) & (hops.times_s <= word.end_s + _TOLERANCE_S)
+                near = (hops.times_s >= word.start_s) & (hops.times_s <= word.end_s + TOLERANCE_S)
                 scores[near] = 0.0
         last = -np.inf
         for hop in np.flatnonzero(scores >= _FALSE):
@@ -176,7 +177,7 @@ def _missed_times(hops: HopScores, track: Track) -> list[float]:
     times = []
     for word in track.words:
         scores = hops.scores[:, hops.labels.index(word.label)]
-        near = (hops.times_s >= word.start_s) & (hops.times_s <= word.end_s + _TOLERANCE_S)
+        near = (hops.times_s >= word.start_s) & (hops.times_s <= word.end_s + TOLERANCE_S)
         if near.any() and scores[near].max() < _MISSED:
             times += [word.end_s + 0.05, word.end_s + 0.2]
     return times
@@ -191,9 +192,9 @@ def _target(
         if word.end_s < time_s - window_s or word.start_s > time_s:
             continue
         if word.start_s >= time_s - window_s and word.end_s <= time_s + 0.02:
-            if time_s - word.end_s < _TOLERANCE_S - 0.05:
+            if time_s - word.end_s < TOLERANCE_S - 0.05:
                 target[labels.index(word.label)] = 1.0
-            elif time_s - word.end_s < _TOLERANCE_S + 0.1:
+            elif time_s - word.end_s < TOLERANCE_S + 0.1:
                 return None
         else:
             inside = min(word.end_s, time_s) - max(word.start_s, time_s - window_s)

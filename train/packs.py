@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["DATA_LICENCES", "Clip", "read_packs", "read_synthetic", "split_of"]
+__all__ = ["DATA_LICENCES", "Clip", "read_packs", "read_synthetic", "says", "split_of"]
 
 Split = Literal["train", "val", "test"]
 Kind = Literal["keyword", "word", "speech", "near-miss", "sound", "silence"]
@@ -125,6 +126,12 @@ def read_packs(root: Path, packs: tuple[str, ...], *, esc10_test_fold: int = 0) 
             raise FileNotFoundError(f"pack {pack} has no clips below {root}")
         clips += found
     return clips
+
+
+def says(text: str, words: Iterable[str]) -> bool:
+    """Whether a transcript holds one of the words, or of the phrases ("smart_mirror")."""
+    spoken = f" {' '.join(re.findall('[a-z]+', text.lower()))} "
+    return any(f" {word.replace('_', ' ')} " in spoken for word in words)
 
 
 def read_synthetic(folder: Path) -> list[Clip]:

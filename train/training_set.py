@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from train.packs import Clip, Split, read_packs, read_synthetic
+from train.packs import Clip, Split, read_packs, read_synthetic, says
 from train.recipe import KeywordRecipe, RecipeError
 
 __all__ = ["training_set"]
@@ -34,5 +33,4 @@ def _wanted(clip: Clip, recipe: KeywordRecipe) -> bool:
     if clip.kind in ("word", "sound"):
         return True
     # Running speech that says a label would be a wrong negative.
-    words = f" {' '.join(re.findall('[a-z]+', clip.word.lower()))} "
-    return not any(f" {label.replace('_', ' ')} " in words for label in recipe.labels)
+    return not says(clip.word, recipe.labels)

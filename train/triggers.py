@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from ssast_edge.evaluation.recordings import Kind, Recording
 from ssast_edge.evaluation.scores import THRESHOLDS, HopScores, replay, run_bundle, sweep
 from ssast_edge.evaluation.track import Track, build_track
 from ssast_edge.trigger import TriggerConfig
-from train.packs import Clip, Split, read_packs
+from train.packs import Clip, Split, read_packs, says
 from train.windows import SILENCE, UNKNOWN
 
 __all__ = [
@@ -79,7 +78,7 @@ def track_clips(data: Path, split: Split, labels: tuple[str, ...]) -> list[Clip]
     return [
         c for c in clips
         if not spoken or c.kind != "speech"
-        or (c.word and not spoken & set(re.findall("[a-z]+", c.word.lower())))
+        or (c.word and not says(c.word, spoken))
     ]  # fmt: skip
 
 

@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from ssast_edge.commands.options import DEFAULT_BUNDLE, backend_options, model_options
+from ssast_edge.commands.options import (
+    DEFAULT_BUNDLE,
+    backend_options,
+    channel_option,
+    device_option,
+    model_options,
+)
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -27,13 +33,8 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     metavar="FILE|DIR|-",
     help="Recordings of the room instead of a microphone; - is PCM or WAV on standard input.",
 )
-@click.option("--device", metavar="INDEX|NAME", help="Microphone: its index or part of its name.")
-@click.option(
-    "--channel",
-    type=click.IntRange(0),
-    metavar="N",
-    help="Channel to hear, counted from 0.  [default: the mean of all]",
-)
+@device_option
+@channel_option
 @click.option(
     "--hours",
     type=click.FloatRange(0, min_open=True),

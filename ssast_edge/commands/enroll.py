@@ -5,7 +5,12 @@ from pathlib import Path
 
 import click
 
-from ssast_edge.commands.options import DEFAULT_BUNDLE, backend_options, model_options
+from ssast_edge.commands.options import (
+    DEFAULT_BUNDLE,
+    backend_options,
+    device_option,
+    model_options,
+)
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -30,7 +35,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--record", type=click.IntRange(1), metavar="N", help="Record N times from the microphone."
 )
-@click.option("--device", metavar="INDEX|NAME", help="Microphone: its index or part of its name.")
+@device_option
 @click.option(
     "--keep", type=_FOLDER, metavar="DIR", help="Keep what --record recorded, as WAV, in DIR."
 )

@@ -9,6 +9,8 @@ from ssast_edge.commands.interrupts import ended_by_signal, held_signals
 from ssast_edge.commands.options import (
     backend_options,
     bundle_options,
+    channel_option,
+    device_option,
     model_options,
     parse_thresholds,
     trigger_thresholds,
@@ -23,13 +25,8 @@ from ssast_edge.commands.options import (
     metavar="FILE|-",
     help="An audio file of any format; - is raw 16-bit PCM or a WAV on standard input.",
 )
-@click.option("--device", metavar="INDEX|NAME", help="Microphone: its index or part of its name.")
-@click.option(
-    "--channel",
-    type=click.IntRange(0),
-    metavar="N",
-    help="Channel to hear, counted from 0.  [default: the mean of all]",
-)
+@device_option
+@channel_option
 @click.option(
     "--keyword", "keywords", multiple=True, metavar="KEYWORD", help="Only this; may be repeated."
 )

@@ -17,6 +17,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_BUNDLE = "wake-words"
 
 
+device_option = click.option(
+    "--device", metavar="INDEX|NAME", help="Microphone: its index or part of its name."
+)
+channel_option = click.option(
+    "--channel",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Channel to hear, counted from 0.  [default: the mean of all]",
+)
+
+
 def parse_thresholds(
     ctx: click.Context, param: click.Parameter, values: Sequence[str]
 ) -> list[tuple[str | None, float]]:

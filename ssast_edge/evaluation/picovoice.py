@@ -44,17 +44,6 @@ class _Clip:
     def piece(self, start: int) -> Piece:
         return Piece(start, self.num_samples, self.recording.path, gain=self.gain)
 
-    def source(self, start: int) -> Source:
-        recording, path = self.recording, self.recording.path
-        return Source(
-            start / SAMPLE_RATE,
-            recording.pack,
-            f"{path.parent.name}/{path.name}",
-            recording.kind,
-            recording.label,
-            recording.text,
-        )
-
 
 class _Parts(Reel):
     """A reel that knows the energy of the loudest frame of each piece."""
@@ -205,7 +194,7 @@ def _lay(words_read: list[_Clip], speech_read: list[_Clip], background: int, see
     reel = _Parts(
         [clip.piece(start) for clip, start in clips], position, [clip.energy for clip, _ in clips]
     )
-    sources = tuple(clip.source(start) for clip, start in clips)
+    sources = tuple(Source.of(clip.recording, start) for clip, start in clips)
     return Track(reel, tuple(words), sources, digest.hexdigest())
 
 

@@ -52,6 +52,19 @@ class Source:
     label: str = ""
     text: str = ""
 
+    @classmethod
+    def of(cls, recording: Recording, start: int) -> "Source":
+        """What is told of a recording when it begins at that sample."""
+        name = f"{recording.path.parent.name}/{recording.path.name}"
+        return cls(
+            start / SAMPLE_RATE,
+            recording.pack,
+            name,
+            recording.kind,
+            recording.label,
+            recording.text,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Track:
@@ -106,18 +119,6 @@ class Heard:
         at = start / SAMPLE_RATE
         return Word(recording.label, at + first, at + last, recording.path.name, recording.kind)
 
-    def source(self, start: int) -> Source:
-        """What is told of it when it begins at that sample."""
-        recording, path = self.recording, self.recording.path
-        return Source(
-            start / SAMPLE_RATE,
-            recording.pack,
-            f"{path.parent.name}/{path.name}",
-            recording.kind,
-            recording.label,
-            recording.text,
-        )
-
 
 def build_track(
     recordings: Sequence[Recording],
@@ -146,7 +147,7 @@ def build_track(
         piece = Piece(gap.end, one.num_samples, one.recording.path)
         word = one.word(piece.start, sounds=sounds)
         words += [] if word is None else [word]
-        sources.append(one.source(piece.start))
+        sources.append(Source.of(one.recording, piece.start))
         pieces += [gap, piece]
         digest.update(f"{one.key} {word}".encode())
         position = piece.end

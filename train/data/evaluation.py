@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from ssast_edge.evaluation.recordings import Recording
-from train.packs import Split, read_packs
+from train.packs import Split, read_packs, says
+from train.synthesize import COMMANDS
 from train.triggers import EVALUATION_PACKS, as_recording
 
-__all__ = ["COMMANDS", "evaluation_recordings", "write_evaluation_manifests"]
-
-COMMANDS = ("down", "left", "up", "go", "right", "zero", "one", "five", "eight")
+__all__ = ["evaluation_recordings", "write_evaluation_manifests"]
 
 _SPLITS: tuple[Split, ...] = ("val", "test")
 _COLUMNS = ("path", "kind", "label", "text", "pack", "speaker", "split")
@@ -77,8 +75,7 @@ def _of_commands(recordings: Iterable[Recording]) -> Iterator[Recording]:
     """
     for recording in recordings:
         is_sentence = recording.kind == "speech" and recording.pack != "speech_commands"
-        said = set(re.findall("[a-z]+", recording.label.lower()))
-        if is_sentence and (not said or said & set(COMMANDS)):
+        if is_sentence and (not recording.label or says(recording.label, COMMANDS)):
             continue
         is_command = recording.pack == "speech_commands" and recording.label in COMMANDS
         kind = recording.kind if recording.kind == "sound" else "speech"
