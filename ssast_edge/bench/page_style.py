@@ -51,7 +51,7 @@ tbody tr:last-child td{border-bottom:0}
 font-size:13px}
 .legend i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:7px}
 .plain{color:var(--muted);font-size:13px;margin:8px 0 0;padding-left:18px}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,380px),1fr));gap:14px 20px}
+.pair{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,380px),1fr));gap:14px}
 figure{margin:8px 0 0}
 figcaption{font-size:13px;font-weight:600}
 svg{display:block;width:100%;height:auto;margin:8px 0}

@@ -3,6 +3,7 @@
 import math
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,11 +119,16 @@ def eval(
         command=shlex.join(["ssast-edge", *sys.argv[1:]]),
         model=model_options(**model),
     )
+    was_there = out.exists()
     check_folder(out)  # before minutes of work
     try:
         report, page = evaluate(wanted)
     except KeyboardInterrupt as error:
         raise click.ClickException("stopped: the same command goes on from here") from error
+    finally:
+        if not was_there:
+            with suppress(OSError):  # what was kept stays
+                out.rmdir()
     click.echo(report, nl=False)
     click.echo(f"written: {page}, report.md, report.json", err=True)
 
