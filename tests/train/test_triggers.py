@@ -8,8 +8,8 @@ import pytest
 
 from ssast_edge.evaluation.matching import match
 from ssast_edge.evaluation.scores import HopScores, replay
-from ssast_edge.evaluation.track import Track, Word
-from train.triggers import choose_trigger, choose_triggers
+from ssast_edge.evaluation.track import Source, Track, Word
+from train.triggers import at_speed, choose_trigger, choose_triggers
 
 HOP_S = 0.08
 
@@ -75,3 +75,20 @@ def test_a_label_that_validation_never_hears_is_named(
         path.unlink()
     with pytest.raises(ValueError, match="no validation recording of jarvis"):
         choose_triggers(tiny_bundle, tmp_path / "data", seed=0)
+
+
+def test_a_track_at_another_speed_keeps_its_words_where_they_are_said() -> None:
+    samples = np.zeros(10 * 16000, np.float32)
+    samples[4 * 16000 : 5 * 16000] = np.sin(np.arange(16000) / 5)
+    word = Word("alexa", 4.0, 5.0, "x.ogg")
+    track = Track(samples, (word,), (Source(3.0, "wake_words", "alexa/x.ogg"),), "key")
+    for speed in (0.8, 1.25):
+        heard = at_speed(track, speed)
+        assert len(heard.samples) == pytest.approx(len(samples) / speed, abs=2)
+        (said,) = heard.words
+        first, last = round(said.start_s * 16000), round(said.end_s * 16000)
+        assert np.std(heard.samples[first + 100 : last - 100]) > 0.5
+        assert np.abs(heard.samples[: first - 500]).max() < 0.01
+        assert heard.sources[0].start_s == pytest.approx(3.0 / speed)
+        assert heard.key != track.key
+    assert at_speed(track, 1.0) is track
