@@ -91,6 +91,8 @@ def pretrain(recipe: Path, out: Path | None, overrides: tuple[str, ...], **optio
 @click.option("--init", type=FILE, help="Pretrained encoder: a run's checkpoint, or an import.")
 @click.option("--mined", type=FILE, multiple=True,
               help="Windows of `python -m train mine` for a keyword recipe.")  # fmt: skip
+@click.option("--phones", type=FILE, default=Path("runs/phones.npz"), show_default=True,
+              help="Of `python -m train align`, for a recipe of task phones.")  # fmt: skip
 def finetune(
     recipe: Path,
     out: Path | None,
@@ -100,12 +102,14 @@ def finetune(
     jobs: int,
     init: Path | None,
     mined: tuple[Path, ...],
+    phones: Path,
     **options: Any,
 ) -> None:
-    """Fine-tune a classifier of clips or of keywords; the same command again resumes it."""
+    """Fine-tune a classifier of clips, keywords or phones; the same command again resumes it."""
     from train.finetune import finetune as run_clips
     from train.keywords import train_keywords
-    from train.recipe import KeywordRecipe, PretrainRecipe, RecipeError, load_recipe
+    from train.phones import train_phones
+    from train.recipe import KeywordRecipe, PhoneRecipe, PretrainRecipe, RecipeError, load_recipe
 
     with one_line_errors():
         loaded = load_recipe(recipe, overrides)
@@ -118,6 +122,13 @@ def finetune(
                 train_keywords(
                     loaded, data=data, synthetic=synthetic, out=folder, jobs=jobs, init=init,
                     mined=mined, machine=settings["machine"],
+                )
+            )  # fmt: skip
+        elif isinstance(loaded, PhoneRecipe):
+            click.echo(
+                train_phones(
+                    loaded, data=data, synthetic=synthetic, phones=phones, out=folder, jobs=jobs,
+                    init=init, machine=settings["machine"],
                 )
             )  # fmt: skip
         else:
@@ -155,6 +166,44 @@ def mine(
         found.save(out)
         held = int((found.targets.sum(axis=1) > 0).sum())
         click.echo(f"{out}: {len(found.windows)} windows, {held} of them with a keyword")
+
+
+@main.command()
+@DATA
+@click.option(
+    "--synthetic",
+    type=FOLDER,
+    multiple=True,
+    default=(Path("runs/synthetic"),),
+    show_default=True,
+    help="Speech of `train.synthesize`; several folders, or '' for none.",
+)
+@click.option(
+    "--pack",
+    "packs",
+    multiple=True,
+    default=("speech_commands", "wake_words", "speechocean", "wuw", "librispeech"),
+    show_default=True,
+)
+@click.option("--out", type=FILE, default=Path("runs/phones.npz"), show_default=True,
+              help="File of phones to write, .npz.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True)
+def align(
+    data: Path, synthetic: tuple[Path, ...], packs: tuple[str, ...], out: Path, jobs: int
+) -> None:
+    """Find the phones of the recordings that train and validate, for recipes of task phones."""
+    from train.packs import read_packs, read_synthetic
+    from train.phone_alignment import align_clips
+
+    with one_line_errors():
+        clips = read_packs(data, packs)
+        for folder in synthetic:
+            clips += read_synthetic(folder) if folder != Path() else []
+        found, skipped = align_clips([c for c in clips if c.split != "test"], jobs=jobs)
+        found.save(out)
+        for line in skipped[:3]:
+            click.echo(f"skipped {line}", err=True)
+        click.echo(f"{out}: {len(found.labels)} recordings, {len(skipped)} skipped")
 
 
 @main.command()

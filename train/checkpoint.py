@@ -19,9 +19,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from train.model import Classifier, Encoder, Pooling
+from train.model import Classifier, Encoder, Pooling, TokenTagger
 from train.pretext import MaskedSpectrogramPretext
-from train.recipe import FinetuneRecipe, PretrainRecipe, Recipe, parse_recipe, recipe_table
+from train.recipe import (
+    FinetuneRecipe,
+    PhoneRecipe,
+    PretrainRecipe,
+    Recipe,
+    parse_recipe,
+    recipe_table,
+)
 
 __all__ = [
     "Checkpoint",
@@ -38,7 +45,7 @@ __all__ = [
 
 FORMAT = 2
 
-Model = Classifier | MaskedSpectrogramPretext
+Model = Classifier | TokenTagger | MaskedSpectrogramPretext
 
 
 class CheckpointError(ValueError):
@@ -61,10 +68,12 @@ class Checkpoint:
 
 
 def build_model(recipe: Recipe, classes: Sequence[str], mean: float, std: float) -> Model:
-    """An untrained model of the recipe's shape: pretext task or classifier."""
+    """An untrained model of the recipe's shape: pretext task, tagger of tokens or classifier."""
     encoder = Encoder(recipe.encoder_config())
     if isinstance(recipe, PretrainRecipe):
         return MaskedSpectrogramPretext(encoder, recipe.pretext)
+    if isinstance(recipe, PhoneRecipe):
+        return TokenTagger(encoder, len(classes), mean=mean, std=std)
     pooling: Pooling = "mean"
     if isinstance(recipe, FinetuneRecipe) and recipe.pooling == "cls":
         pooling = "cls"

@@ -11,7 +11,7 @@ from torch import Tensor
 from train.checkpoint import CheckpointError, has_checkpoint, load_checkpoint, load_weights
 from train.formats import Imported, import_checkpoint
 from train.model import Encoder, EncoderConfig, fit_pos_embed
-from train.recipe import FinetuneRecipe
+from train.recipe import FinetuneRecipe, PhoneRecipe
 
 __all__ = ["Start", "read_any", "start_from"]
 
@@ -30,7 +30,9 @@ def read_any(path: Path, *, stride: tuple[int, int] | None = None) -> Imported:
             groups[group][name] = value
         elif group not in ("mean", "std"):
             groups["pretext"][key] = value
-    recipe = checkpoint.recipe
+    recipe, classes = checkpoint.recipe, checkpoint.classes
+    if isinstance(recipe, PhoneRecipe):  # its head tells phones of tokens: of no use to others
+        groups["head"], classes = {}, ()
     is_cls = isinstance(recipe, FinetuneRecipe) and recipe.pooling == "cls"
     return Imported(
         config=recipe.encoder_config(),
@@ -40,7 +42,7 @@ def read_any(path: Path, *, stride: tuple[int, int] | None = None) -> Imported:
         sources=tuple(checkpoint.progress.get("sources", ())),
         pretext=groups["pretext"] or None,
         head=groups["head"] or None,
-        labels=checkpoint.classes,
+        labels=classes,
         pooling="cls" if is_cls else "mean",
         provenance={"run": recipe.name, "task": recipe.task, "step": checkpoint.step},
     )

@@ -7,6 +7,7 @@ Windows are composed from a pool of rendered clips as the runtime will see them 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ from train.task import Places, TaskData, TaskObjective
 from train.training_set import training_set
 from train.windows import WindowSampler
 
-__all__ = ["KeywordObjective", "open_keywords", "prepare_pool", "train_keywords"]
+__all__ = ["KeywordObjective", "open_keywords", "pack_sources", "prepare_pool", "train_keywords"]
 
 _STEPS_PER_EPOCH = 1000  # windows are drawn for ever: an epoch is a unit of the log, no more
 _VALIDATION_BATCHES, _VALIDATION_BATCH = 32, 64  # windows
@@ -123,7 +124,8 @@ def open_keywords(
                 recipe, places.data, places.synthetic, places.pool, places.jobs, split=held_out
             )
     classes = (*recipe.labels, *recipe.auxiliary_labels)
-    record = TrainingData(classes, statistics or pool.statistics(), _sources(recipe))
+    sources = pack_sources(recipe.data.packs, synthetic=recipe.data.synthetic)
+    record = TrainingData(classes, statistics or pool.statistics(), sources)
     if recipe.windows.mined and not places.mined:
         raise RecipeError("windows.mined is above 0: give the files of `python -m train mine`")
     mined = load_mined(places.mined, classes, recipe.windows.num_frames)
@@ -197,10 +199,11 @@ def prepare_pool(
     )
 
 
-def _sources(recipe: KeywordRecipe) -> tuple[str, ...]:
+def pack_sources(packs: Sequence[str], *, synthetic: bool) -> tuple[str, ...]:
+    """Corpora that the packs come from, each once."""
     owners = {"background_noise": "speech_commands"}  # its noises come with Speech Commands
-    packs = [owners.get(pack, pack) for pack in recipe.data.packs]
-    return tuple(dict.fromkeys([*packs, *(["synthetic"] if recipe.data.synthetic else [])]))
+    names = [owners.get(pack, pack) for pack in packs]
+    return tuple(dict.fromkeys([*names, *(["synthetic"] if synthetic else [])]))
 
 
 def _renderings(clip: Clip, recipe: KeywordRecipe) -> int:

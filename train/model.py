@@ -25,6 +25,7 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "PatchEmbed",
+    "TokenTagger",
     "fit_pos_embed",
     "resize_pos_embed",
 ]
@@ -366,4 +367,26 @@ class Classifier(nn.Module):
     def forward(self, fbank: Tensor) -> Tensor:
         """(B, T, F) raw log-mel -> (B, labels) logits."""
         logits: Tensor = self.head(self.embed(fbank))
+        return logits
+
+
+class TokenTagger(nn.Module):
+    """Encoder and a linear head on each patch token, from RAW log-mel to logits."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, encoder: Encoder, num_labels: int, *, mean: float, std: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Sequential(
+            nn.LayerNorm(encoder.config.dim), nn.Linear(encoder.config.dim, num_labels)
+        )
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+
+    def forward(self, fbank: Tensor) -> Tensor:
+        """(B, T, F) raw log-mel -> (B, N, labels) logits."""
+        tokens = self.encoder((fbank - self.mean) / (2 * self.std))
+        logits: Tensor = self.head(tokens[:, self.encoder.config.num_prefix_tokens :])
         return logits

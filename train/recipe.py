@@ -18,6 +18,7 @@ from train.augment import LogMelAugmentConfig, WaveformAugmentConfig
 from train.config import EngineConfig, ModelConfig, OptimizerConfig
 from train.data.clips import ClipConfig
 from train.model import EncoderConfig
+from train.phone_windows import PackWeights, PhoneWindowConfig
 from train.pretext import MaskedSpectrogramPretext, PretextConfig
 from train.windows import WindowConfig
 
@@ -31,6 +32,8 @@ __all__ = [
     "FinetuneRecipe",
     "KeywordRecipe",
     "ManifestConfig",
+    "PhoneDataConfig",
+    "PhoneRecipe",
     "PretrainRecipe",
     "Recipe",
     "RecipeError",
@@ -169,6 +172,55 @@ class KeywordRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhoneDataConfig:
+    """Phone training: which packs, and how often each clip of speech is rendered."""
+
+    packs: tuple[str, ...]
+    synthetic: bool = True  # speech written by `python -m train.synthesize`
+    renderings: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse a pool without clips."""
+        if not self.packs:
+            raise ValueError("packs must name at least one pack")
+        if self.renderings < 1:
+            raise ValueError(f"renderings must be at least 1, got {self.renderings}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhoneRecipe:
+    """An encoder that tells the phone at each patch token, task "phones"."""
+
+    task: ClassVar[str] = "phones"
+
+    name: str
+    optimizer: OptimizerConfig
+    data: PhoneDataConfig
+    seed: int = 0
+    pack_weights: PackWeights = field(default_factory=PackWeights)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    fbank: FbankConfig = field(default_factory=FbankConfig)
+    windows: PhoneWindowConfig = field(default_factory=PhoneWindowConfig)
+    waveform_augment: WaveformAugmentConfig = field(default_factory=WaveformAugmentConfig)
+    log_mel_augment: LogMelAugmentConfig = field(default_factory=LogMelAugmentConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse patches that do not span all mel bins: a phone is told by all of them."""
+        _check_names(self.name, self.seed)
+        rows = self.encoder_config().grid[0]
+        if rows != 1:
+            raise ValueError(
+                f"phones want patches of all {self.fbank.num_mel_bins} mel bins, got {rows} rows "
+                "of patches (model.patch_bins)"
+            )
+
+    def encoder_config(self) -> EncoderConfig:
+        """The encoder's shape: the model's free sizes on this front end and window."""
+        return _encoder_config(self.model, self.fbank, self.windows.num_frames)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainRecipe:
     """Self-supervised pretraining on unlabelled audio, task "pretrain"."""
 
@@ -236,10 +288,10 @@ class FinetuneRecipe:
         return _encoder_config(self.model, self.fbank, self.clips.num_frames)
 
 
-Recipe = KeywordRecipe | PretrainRecipe | FinetuneRecipe
-TASKS: dict[str, type[KeywordRecipe] | type[PretrainRecipe] | type[FinetuneRecipe]] = {
-    kind.task: kind for kind in (KeywordRecipe, PretrainRecipe, FinetuneRecipe)
-}
+Recipe = KeywordRecipe | PhoneRecipe | PretrainRecipe | FinetuneRecipe
+TASKS: dict[
+    str, type[KeywordRecipe] | type[PhoneRecipe] | type[PretrainRecipe] | type[FinetuneRecipe]
+] = {kind.task: kind for kind in (KeywordRecipe, PhoneRecipe, PretrainRecipe, FinetuneRecipe)}
 
 
 def _encoder_config(model: ModelConfig, fbank: FbankConfig, num_frames: int) -> EncoderConfig:

@@ -7,7 +7,7 @@ from pathlib import Path
 from train.packs import Clip, Split, read_packs, read_synthetic, says
 from train.recipe import KeywordRecipe, RecipeError
 
-__all__ = ["training_set"]
+__all__ = ["read_wanted_synthetic", "training_set"]
 
 
 def training_set(
@@ -18,13 +18,18 @@ def training_set(
     found = read_packs(data, recipe.data.packs, esc10_test_fold=fold)
     clips = [clip for clip in found if clip.split == split]
     if recipe.data.synthetic:
-        if synthetic is None or not (synthetic / "manifest.csv").is_file():
-            raise RecipeError(
-                f"the recipe wants synthetic speech, none in {synthetic}: run "
-                "`python -m train.synthesize --out DIR` and pass --synthetic DIR"
-            )
-        clips += [clip for clip in read_synthetic(synthetic) if clip.split == split]
+        clips += [clip for clip in read_wanted_synthetic(synthetic) if clip.split == split]
     return [clip for clip in clips if clip.kind != "silence" and _wanted(clip, recipe)]
+
+
+def read_wanted_synthetic(folder: Path | None) -> list[Clip]:
+    """Clips of `train.synthesize`; RecipeError that says how to make them when there are none."""
+    if folder is None or not (folder / "manifest.csv").is_file():
+        raise RecipeError(
+            f"the recipe wants synthetic speech, none in {folder}: run "
+            "`python -m train.synthesize --out DIR` and pass --synthetic DIR"
+        )
+    return read_synthetic(folder)
 
 
 def _wanted(clip: Clip, recipe: KeywordRecipe) -> bool:
