@@ -115,6 +115,16 @@ class Composer:
         last = max(int(row["frames"]), 40)
         return self.cut(rng, row, int(rng.integers(40, last + 20)))
 
+    def snippet(self, rng: np.random.Generator, lengths: tuple[int, int]) -> Window:
+        """So many frames of running speech around a loud one."""
+        row = self.row(rng, self.speech[int(rng.integers(len(self.speech)))])
+        speech = self.features(row)
+        loudness = speech.mean(axis=1)
+        voiced = np.flatnonzero(loudness >= np.quantile(loudness, 0.6))
+        length = int(rng.integers(*lengths))
+        first = max(0, int(voiced[rng.integers(len(voiced))]) - length // 2)
+        return speech[first : first + length]
+
     def noise_window(self, rng: np.random.Generator) -> Window:
         """Noise for a whole window; now and then many voices, or noise with one voice in it."""
         if rng.random() < self.babble_chance:

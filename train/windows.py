@@ -27,6 +27,7 @@ __all__ = ["SILENCE", "UNKNOWN", "WindowConfig", "WindowSampler"]
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
 
 Labels = tuple[int, ...]
+_SNIPPET = (22, 70)  # frames: as short and as long as words are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class WindowConfig:
     fragment: float = 0.10  # half a keyword, then other speech
     near_miss: float = 0.14
     word: float = 0.08  # other words of Speech Commands
+    snippet: float = 0.0  # a piece of running speech, alone as a word would be
     speech: float = 0.17
     sound: float = 0.07
     mined: float = 0.0  # what an earlier round got wrong (train/mining.py)
@@ -60,7 +62,7 @@ class WindowConfig:
             raise ValueError(f"num_frames must be at least 17, got {self.num_frames}")
         weights = (
             self.keyword, self.synthetic_keyword, self.partial, self.fragment, self.near_miss,
-            self.word, self.speech, self.sound, self.mined, self.labelled_sound,
+            self.word, self.snippet, self.speech, self.sound, self.mined, self.labelled_sound,
         )  # fmt: skip
         if not (min(weights) >= 0 and 0 < sum(weights) < float("inf")):
             raise ValueError(f"weights must be 0 or more and not all 0, got {weights}")
@@ -147,6 +149,7 @@ class WindowSampler:
             "fragment": config.fragment * says,
             "near_miss": config.near_miss * (len(self._near_miss) > 0),
             "word": config.word * (len(self._words) > 0),
+            "snippet": config.snippet,
             "speech": config.speech,
             "sound": config.sound,
             "mined": config.mined * (self.mined is not None and len(self.mined[0]) > 0),
@@ -234,6 +237,10 @@ class WindowSampler:
         features = self._compose.features(row)
         placed = self._compose.place(rng, features, speech_chance=self.config.context_chance)
         return placed, self._unknown() if label is None else (label,)
+
+    def _draw_snippet(self, rng: np.random.Generator) -> tuple[Placed, Labels]:
+        piece = self._compose.snippet(rng, _SNIPPET)
+        return self._compose.place(rng, piece, speech_chance=0.0), self._unknown()
 
     def _draw_speech(self, rng: np.random.Generator) -> tuple[Placed, Labels]:
         return Placed(self._compose.speech_window(rng)), self._unknown()

@@ -117,6 +117,14 @@ def test_an_auxiliary_word_has_its_own_output() -> None:
     assert all(marked(window, "bed") == 60 for window in windows)
 
 
+def test_a_snippet_of_speech_stands_alone_like_a_word() -> None:
+    windows, targets = draw(snippet=1.0)
+    assert not targets.any()
+    lengths = [int((window > ELSEWHERE - 0.01).all(dim=1).sum()) for window in windows]
+    assert 15 <= min(lengths) < 30
+    assert 60 < max(lengths) < 75
+
+
 @pytest.mark.parametrize("kind", ["near_miss", "speech", "sound"])
 def test_everything_else_is_negative(kind: str) -> None:
     windows, targets = draw(**{kind: 1.0})
