@@ -101,9 +101,7 @@ def spoken(clip: Clip) -> str:
     return " ".join(re.findall(r"[a-z]+(?:'[a-z]+)*", text))
 
 
-def align_clips(
-    clips: Sequence[Clip], *, jobs: int, can_recognise: bool = True
-) -> tuple[PhoneLabels, list[str]]:
+def align_clips(clips: Sequence[Clip], *, jobs: int) -> tuple[PhoneLabels, list[str]]:
     """Phones of all clips of speech that can be aligned, and a line for each that cannot."""
     _pocketsphinx()
     said = [clip for clip in clips if clip.kind not in ("sound", "silence")]
@@ -112,7 +110,9 @@ def align_clips(
     labels: dict[str, Labels] = {}
     skipped: list[str] = []
     with (
-        ProcessPoolExecutor(jobs, initializer=_open, initargs=(can_recognise,)) as pool,
+        ProcessPoolExecutor(
+            jobs, initializer=_open, initargs=(any(not clip.word for clip in said),)
+        ) as pool,
         tqdm(total=len(said), desc="phones", unit="clip", mininterval=2) as progress,
     ):
         for part, found in zip(parts, pool.map(_align_all, parts), strict=True):

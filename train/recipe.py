@@ -288,10 +288,10 @@ class FinetuneRecipe:
         return _encoder_config(self.model, self.fbank, self.clips.num_frames)
 
 
-Recipe = KeywordRecipe | PhoneRecipe | PretrainRecipe | FinetuneRecipe
+Recipe = KeywordRecipe | PretrainRecipe | FinetuneRecipe | PhoneRecipe
 TASKS: dict[
-    str, type[KeywordRecipe] | type[PhoneRecipe] | type[PretrainRecipe] | type[FinetuneRecipe]
-] = {kind.task: kind for kind in (KeywordRecipe, PhoneRecipe, PretrainRecipe, FinetuneRecipe)}
+    str, type[KeywordRecipe] | type[PretrainRecipe] | type[FinetuneRecipe] | type[PhoneRecipe]
+] = {kind.task: kind for kind in (KeywordRecipe, PretrainRecipe, FinetuneRecipe, PhoneRecipe)}
 
 
 def _encoder_config(model: ModelConfig, fbank: FbankConfig, num_frames: int) -> EncoderConfig:

@@ -30,7 +30,7 @@ from train.export import TOLERANCE
 from train.model import Classifier
 from train.onnx_graph import FUSED_PATCH_EMBED
 from train.packs import DATA_LICENCES
-from train.recipe import KeywordRecipe, PretrainRecipe, Recipe, parse_recipe
+from train.recipe import KeywordRecipe, PhoneRecipe, PretrainRecipe, Recipe, parse_recipe
 
 __all__ = ["restore"]
 
@@ -49,9 +49,9 @@ def restore(bundle: Bundle, out: Path, recipe: Recipe | None = None) -> Path:
         recipe = parse_recipe(
             bundle.provenance.get("recipe") or {}, f"bundle {bundle.name} (--recipe gives another)"
         )
-    if isinstance(recipe, PretrainRecipe):
+    if isinstance(recipe, PretrainRecipe | PhoneRecipe):
         raise CheckpointError(
-            f"recipe {recipe.name} is of pretraining, a bundle holds a classifier"
+            f"recipe {recipe.name} is of task {recipe.task}, a bundle holds a classifier"
         )
     if isinstance(recipe, KeywordRecipe):  # what export drops
         recipe = dataclasses.replace(recipe, auxiliary_labels=())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from click.testing import CliRunner
 
@@ -162,13 +163,18 @@ def test_a_recipe_without_alignments_is_one_line(tiny_data: Path, tmp_path: Path
     assert "python -m train align" in result.stderr
 
 
+def say_computer() -> np.ndarray:
+    """The word with 0.3 s around it."""
+    track = Path(ssast_edge.__file__).parent / "demo" / "demo.ogg"
+    spans = json.loads(track.with_suffix(".json").read_text())["words"]
+    said = next(span for span in spans if span["text"] == "computer")
+    start, end = (int(16000 * said[key]) for key in ("start_s", "end_s"))
+    return read_audio(track)[start - 4800 : end + 4800]
+
+
 def test_a_spoken_word_is_aligned() -> None:
     pytest.importorskip("pocketsphinx", reason="pocketsphinx is not installed (extra: align)")
-    track = Path(ssast_edge.__file__).parent / "demo" / "demo.ogg"
-    spans = json.loads(track.with_suffix(".json").read_text())
-    said = next(span for span in spans["words"] if span["text"] == "computer")
-    start, end = (int(16000 * said[key]) for key in ("start_s", "end_s"))
-    samples = read_audio(track)[start - 4800 : end + 4800]
+    samples = say_computer()
     aligner = Aligner(can_recognise=False)
     labels = aligner.align(samples, "computer")
     assert not isinstance(labels, str)
@@ -178,3 +184,23 @@ def test_a_spoken_word_is_aligned() -> None:
     assert begins == pytest.approx(30, abs=8)
     assert ends == pytest.approx(len(labels) - 30, abs=12)
     assert "not in the dictionary" in str(aligner.align(samples, "xqzt"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # threads beside forked processes
+def test_the_command_aligns_what_trains_and_skips_what_it_cannot(tmp_path: Path) -> None:
+    pytest.importorskip("pocketsphinx", reason="pocketsphinx is not installed (extra: align)")
+    for number in range(12):
+        path = tmp_path / "wake_words" / "computer" / f"{number}.ogg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, say_computer(), 16000)
+    clips = read_packs(tmp_path, ("wake_words",))
+    wanted = {clip_key(clip) for clip in clips if clip.split != "test"}
+    assert 1 < len(wanted) < len(clips)
+    broken = next(clip for clip in clips if clip.split == "train")
+    broken.path.write_bytes(b"OggS but no more")
+    out = tmp_path / "phones.npz"
+    arguments = ["--data", tmp_path, "--synthetic", "", "--pack", "wake_words", "--out", out]
+    result = CliRunner().invoke(main, ["align", "--jobs", "1", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    assert f"{len(wanted) - 1} recordings, 1 skipped" in result.stdout
+    assert load_phones(out).labels.keys() == wanted - {clip_key(broken)}
