@@ -50,7 +50,7 @@ $(DEMO)/installed.stamp: $(RUNTIME) | $(DEMO)/bin/python $(DEMO)/system.stamp
 # Editable: the tests run the checkout, whose sources may change without another install.
 $(TEST)/installed.stamp: pyproject.toml | $(TEST)/bin/python
 	@echo "installing ssast-edge with torch and the test tools into $(TEST)"
-	@$(TEST)/bin/pip install --quiet --disable-pip-version-check -e '.[train,optimize,dev]'
+	@$(TEST)/bin/pip install --quiet --disable-pip-version-check -e '.[train,optimize,align,dev]'
 	@tools/tensorrt-rtx $(TEST)/bin/python || \
 	  echo "(going on: the tests that need TensorRT are skipped)"
 	@tools/tensorrt-headers $(TEST)/bin/python || \
