@@ -243,14 +243,20 @@ def shard(manifest: Path, out: Path, root: Path | None, clips_per_shard: int, jo
 @main.command()
 @click.argument("bundle")
 @DATA
+@click.option(
+    "--synthetic", type=FOLDER, multiple=True, help="Words in synthetic voices too; repeatable."
+)
 @click.option("--out", type=FOLDER, help="Another folder.  [default: the bundle's own, replaced]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-def background(bundle: str, data: Path, out: Path | None, seed: int) -> None:
+def background(
+    bundle: str, data: Path, synthetic: tuple[Path, ...], out: Path | None, seed: int
+) -> None:
     """Put background embeddings into BUNDLE, which `ssast-edge enroll` needs."""
     from tqdm import tqdm
 
     from ssast_edge.bundle import load_bundle
     from train.background import BACKGROUND, add_background
+    from train.training_set import read_wanted_synthetic
 
     with one_line_errors(), tqdm(unit="clips") as bar:
 
@@ -258,7 +264,11 @@ def background(bundle: str, data: Path, out: Path | None, seed: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        made = add_background(load_bundle(bundle), data, out, seed=seed, progress=tell)
+        for folder in synthetic:
+            read_wanted_synthetic(folder)  # a folder that holds none is told before the work
+        made = add_background(
+            load_bundle(bundle), data, out, synthetic=synthetic, seed=seed, progress=tell
+        )
         size = (made.path / BACKGROUND).stat().st_size
         click.echo(f"{made.path}: {BACKGROUND}, {size / 1e6:.2f} MB")
 

@@ -1,6 +1,6 @@
 """Background embeddings of a bundle: what its encoder gives for training audio without a new word.
 
-python -m train background BUNDLE --data DIR
+python -m train background BUNDLE --data DIR --synthetic runs/synthetic
 
 They go into the bundle as one .npz in half precision, from which a device learns words
 (`ssast_edge/enrollment`). The space that they are kept in is the one in which recordings of the
@@ -24,7 +24,7 @@ from ssast_edge.enrollment.recordings import Spoken, word_windows
 from ssast_edge.evaluation.alignment import word_extent
 from ssast_edge.fbank import fbank
 from train.onnx_graph import EMBEDDED_BLOCKS
-from train.packs import Clip, read_packs
+from train.packs import Clip, read_packs, read_synthetic
 
 __all__ = ["BACKGROUND", "add_background", "background_clips", "fit_background"]
 
@@ -35,17 +35,21 @@ SPEECH_PACKS = ("librispeech", "speechocean", "esc10", "background_noise")
 WORD_PACKS = ("speech_commands", "wake_words")
 SPACING_S = 0.64  # between two windows of running audio
 CLIPS_PER_WORD = 50
+FEWEST_VOICES, MOST_VOICES = 5, 8  # of a synthetic text that counts as a word
+# Evaluation enrolls these: they may not be among what the space was made for.
+HELD_OUT_WORDS = frozenset({"yes", "no", "on", "off", "stop"})
 WINDOWS = 3000  # that are kept
 SEGMENT_RANK, RANK = 64, 160
 _LARGEST_GAIN_DB, _SMALLEST_GAIN_DB = 4.0, -14.0
 _WITHIN_RIDGE = 0.1  # of the mean variance within words, where few recordings tell of it
 
 
-def background_clips(root: Path) -> tuple[list[Clip], list[Clip]]:
+def background_clips(root: Path, synthetic: Sequence[Path] = ()) -> tuple[list[Clip], list[Clip]]:
     """Running audio, and words said alone, of the training split.
 
     Telephone sentences with wake-up words in them (wuw) are left out: what is enrolled must not
-    be among the background.
+    be among the background. synthetic: folders of `train.synthesize`, whose near misses are
+    hundreds of words that several voices say; people say a score.
     """
     running = [c for c in read_packs(root, SPEECH_PACKS) if c.split == "train"]
     words: list[Clip] = []
@@ -55,7 +59,18 @@ def background_clips(root: Path) -> tuple[list[Clip], list[Clip]]:
             counts[clip.word] = counts.get(clip.word, 0) + 1
             if counts[clip.word] <= CLIPS_PER_WORD:
                 words.append(clip)
-    return running, words
+    return running, words + [clip for folder in synthetic for clip in _synthetic_words(folder)]
+
+
+def _synthetic_words(folder: Path) -> Iterator[Clip]:
+    """Texts that several training voices say, of each as many voices at most."""
+    said: dict[str, list[Clip]] = {}
+    for clip in read_synthetic(folder):
+        if clip.kind == "near-miss" and clip.split == "train" and clip.word not in HELD_OUT_WORDS:
+            said.setdefault(clip.word, []).append(clip)
+    for _, clips in sorted(said.items()):
+        if len(clips) >= FEWEST_VOICES:
+            yield from clips[:MOST_VOICES]
 
 
 def add_background(
@@ -63,6 +78,7 @@ def add_background(
     root: Path,
     out: Path | None = None,
     *,
+    synthetic: Sequence[Path] = (),
     seed: int = 0,
     progress: Callable[[int, int], object] | None = None,
 ) -> Bundle:
@@ -73,7 +89,7 @@ def add_background(
     """
     if bundle.embedding is None:
         raise ValueError(f"bundle {bundle.name} gives no embedding: export it again")
-    running, words = background_clips(root)
+    running, words = background_clips(root, synthetic)
     found = fit_background(bundle, running, words, seed=seed, progress=progress)
     manifest, files = bundle_parts(bundle)
     if manifest.get("enrolled"):
@@ -159,7 +175,9 @@ def _fit(
     mean = mixed.mean(axis=0)
     within = _within(said, labels)
     basis = _discriminating(np.cov((mixed - mean).T), within, min(RANK, len(mean)))
-    basis /= ((mixed - mean) @ basis).std(axis=0)
+    spread = ((mixed - mean) @ basis).std(axis=0)
+    told = spread > 1e-3 * spread.max()  # few recordings span few directions
+    basis = basis[:, told] / spread[told]
     windows, mixed = (quiet - mean) @ basis, (mixed - mean) @ basis
     chosen = rng.permutation(len(windows))[:WINDOWS]
     kept = {
