@@ -234,9 +234,9 @@ def main(implementation: str) -> None:
     """Check the backend over one implementation of the CUDA layer."""
     if implementation == "pycuda":
         sys.setdlopenflags(os.RTLD_LAZY)
-        from ssast_edge.cuda_pycuda import PycudaCuda as Implementation
+        from ssast_edge.cuda.pycuda import PycudaCuda as Implementation
     else:
-        from ssast_edge.cuda_bindings import BindingsCuda as Implementation  # type: ignore[assignment]
+        from ssast_edge.cuda.bindings import BindingsCuda as Implementation  # type: ignore[assignment]
     run(globals(), Implementation)
 
 
