@@ -33,9 +33,8 @@ lint: $(TEST)/installed.stamp
 
 types: $(TEST)/installed.stamp
 	$(TEST)/bin/mypy $(PACKAGES) benchmarks demo tests/train tests/native tests/optimize \
-	  tests/ssast_edge/cuda tests/ssast_edge/cuda_driver $(addprefix tests/ssast_edge/test_,engine.py \
-	  engine_manifest.py engine_process.py backend_choice.py tensorrt_library.py onnx_wire.py \
-	  spotter_new_frames.py tensorrt_on_gpu.py) \
+	  $(addprefix tests/ssast_edge/,cuda cuda_driver engines test_backend_choice.py \
+	  test_spotter_new_frames.py test_tensorrt_on_gpu.py) \
 	  $(addprefix tests/ssast_edge/evaluation/test_,external.py picovoice.py field_comparison.py)
 
 clean:
