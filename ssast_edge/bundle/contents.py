@@ -20,7 +20,7 @@ from typing import Any, Protocol, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from ssast_edge.enrolled import EmbeddingConfig, Enrolled, EnrolledWord, read_enrolled
+from ssast_edge.bundle.enrolled import EmbeddingConfig, Enrolled, EnrolledWord, read_enrolled
 from ssast_edge.errors import BundleError, SsastEdgeError
 from ssast_edge.fbank import FbankConfig
 from ssast_edge.integrity import FileRecord, check_files, check_name, record_file
