@@ -6,21 +6,11 @@ let the runtime prove that the model here gives the numbers of the model that wa
 Nothing in a bundle is ever unpickled. Knows nothing of how a model is run.
 """
 
-from ssast_edge.bundle.contents import (
-    GOLDEN_TOLERANCE,
-    MANIFEST,
-    Bundle,
-    ModelFile,
-    bundle_parts,
-    check_hop,
-    default_bundles,
-    load_bundle,
-    replay_golden,
-    resolve_label,
-    rewrite_bundle,
-    same_label,
-    write_bundle,
-)
+from ssast_edge.bundle.contents import GOLDEN_TOLERANCE, MANIFEST, Bundle, ModelFile, check_hop
+from ssast_edge.bundle.golden import replay_golden
+from ssast_edge.bundle.labels import resolve_label, same_label
+from ssast_edge.bundle.reading import default_bundles, load_bundle
+from ssast_edge.bundle.writing import bundle_parts, rewrite_bundle, write_bundle
 
 __all__ = [
     "GOLDEN_TOLERANCE",

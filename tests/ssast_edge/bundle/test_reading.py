@@ -92,7 +92,7 @@ def test_bare_name_is_a_shipped_bundle_first(
 ) -> None:
     shipped = tmp_path / "shipped"
     shutil.copytree(folder, shipped / "tones")
-    monkeypatch.setattr("ssast_edge.bundle.contents._shipped_folder", lambda: shipped)
+    monkeypatch.setattr("ssast_edge.bundle.reading._shipped_folder", lambda: shipped)
     monkeypatch.chdir(tmp_path)
     assert default_bundles() == ["tones"]
     assert load_bundle("tones").path == shipped / "tones"
