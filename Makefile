@@ -46,8 +46,9 @@ $(DEMO)/installed.stamp: $(RUNTIME) | $(DEMO)/bin/python $(DEMO)/system.stamp
 	@$(DEMO)/bin/pip install --quiet --disable-pip-version-check .
 	@touch $@
 
-# Editable: the tests run the checkout, whose sources may change without another install.
-$(TEST)/installed.stamp: pyproject.toml | $(TEST)/bin/python
+# Editable: the tests run the checkout, whose sources may change without another install; only a
+# module that has become a package would still be looked for where it was.
+$(TEST)/installed.stamp: pyproject.toml $(wildcard ssast_edge/*/__init__.py) | $(TEST)/bin/python
 	@echo "installing ssast-edge with torch and the test tools into $(TEST)"
 	@$(TEST)/bin/pip install --quiet --disable-pip-version-check -e '.[train,optimize,align,dev]'
 	@tools/tensorrt-rtx $(TEST)/bin/python || \
