@@ -33,9 +33,8 @@ lint: $(TEST)/installed.stamp
 
 types: $(TEST)/installed.stamp
 	$(TEST)/bin/mypy $(PACKAGES) benchmarks demo tests/train tests/native tests/optimize \
-	  tests/ssast_edge/cuda_driver $(addprefix tests/ssast_edge/test_,cuda.py engine.py \
-	  engine_manifest.py engine_process.py backend_choice.py tensorrt_library.py onnx_wire.py \
-	  spotter_new_frames.py tensorrt_on_gpu.py) \
+	  $(addprefix tests/ssast_edge/,cuda cuda_driver engines test_backend_choice.py \
+	  test_spotter_new_frames.py test_tensorrt_on_gpu.py) \
 	  $(addprefix tests/ssast_edge/evaluation/test_,external.py picovoice.py field_comparison.py)
 
 clean:
@@ -47,8 +46,9 @@ $(DEMO)/installed.stamp: $(RUNTIME) | $(DEMO)/bin/python $(DEMO)/system.stamp
 	@$(DEMO)/bin/pip install --quiet --disable-pip-version-check .
 	@touch $@
 
-# Editable: the tests run the checkout, whose sources may change without another install.
-$(TEST)/installed.stamp: pyproject.toml | $(TEST)/bin/python
+# Editable: the tests run the checkout, whose sources may change without another install; only a
+# module that has become a package would still be looked for where it was.
+$(TEST)/installed.stamp: pyproject.toml $(wildcard ssast_edge/*/__init__.py) | $(TEST)/bin/python
 	@echo "installing ssast-edge with torch and the test tools into $(TEST)"
 	@$(TEST)/bin/pip install --quiet --disable-pip-version-check -e '.[train,optimize,align,dev]'
 	@tools/tensorrt-rtx $(TEST)/bin/python || \

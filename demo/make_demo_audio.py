@@ -21,7 +21,8 @@ from scipy.signal import fftconvolve, lfilter
 
 from train.augment import room_impulse_response
 from train.errors import one_line_errors
-from train.synthesize import KEYWORDS, Utterance, speak
+from train.synthesize import speak
+from train.utterances import KEYWORDS, Utterance
 
 __all__ = ["SCRIPT", "make", "ventilator"]
 
@@ -34,7 +35,7 @@ SEED = 7
 
 Samples = NDArray[np.float32]
 
-# (text, kind, accent+variant): what is said, in order. The variants are train.synthesize's
+# (text, kind, accent+variant): what is said, in order. The variants are train.utterances'
 # HELD_OUT_VARIANTS; a keyword that comes twice has two voices.
 SCRIPT = (
     ("good morning everybody", "sentence", "en-gb+m3"),

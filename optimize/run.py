@@ -31,7 +31,8 @@ from optimize.comparison.report import write_report
 from optimize.quantization.quantize import BudgetError, float_model
 from optimize.recipe import OptimizeRecipe
 from ssast_edge.bundle import load_bundle
-from ssast_edge.engine import BuildOptions, build_engine, choose_model
+from ssast_edge.engines.build import BuildOptions, build_engine
+from ssast_edge.engines.cache import choose_model
 from ssast_edge.errors import SsastEdgeError
 from train.engine import Machine
 from train.recipe import RecipeError

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ssast_edge.backends import Backend, Choice, open_backend
 from ssast_edge.bundle import Bundle, check_hop, resolve_label
-from ssast_edge.enrolled import EnrolledScores
+from ssast_edge.bundle.enrolled import EnrolledScores
 from ssast_edge.errors import SsastEdgeError
 from ssast_edge.fbank import Fbank, num_frames
 from ssast_edge.latency import LatencyHistogram

@@ -81,7 +81,7 @@ def test_the_room_is_not_silent(words: list[dict[str, Any]], samples: NDArray[np
 def test_the_script_says_no_keyword_by_accident() -> None:
     pytest.importorskip("torch", reason="the script needs what training needs")
     from demo.make_demo_audio import SCRIPT
-    from train.synthesize import HELD_OUT_VARIANTS, holds_keyword
+    from train.utterances import HELD_OUT_VARIANTS, holds_keyword
 
     for text, kind, voice in SCRIPT:
         assert holds_keyword(text) == (kind == "keyword"), text

@@ -64,6 +64,17 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert set(loaded) & set(HEAVY) == set()
 
 
+def test_listening_needs_neither_calibration_nor_enrolment_nor_evaluation() -> None:
+    names = ", ".join(
+        f"ssast_edge.{name}"
+        for name in ("commands.listen", "commands.listening", "commands.source", "microphone")
+    )
+    loaded = _run(f"import sys, {names}; print(*sys.modules)").split()
+    packages = {name.split(".")[1] for name in loaded if name.startswith("ssast_edge.")}
+    assert packages & {"calibration", "enrollment", "evaluation", "bench", "doctor"} == set()
+    assert "bundle" in packages
+
+
 def test_the_help_needs_not_even_numpy() -> None:
     code = "import sys; sys.modules['numpy'] = None; from ssast_edge.cli import main; main(['-h'])"
     assert "listen" in _run(code)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssast_edge.bundle import Bundle, ModelFile, replay_golden
-from ssast_edge.engine_cache import build_command, has_engine, models_for
+from ssast_edge.engines.cache import build_command, has_engine, models_for
 from ssast_edge.errors import BackendMissing, CudaError, EngineError
 
 FloatArray = NDArray[np.float32]
@@ -135,7 +135,7 @@ def _can_build() -> bool:
 
     if not driver_version():
         return False
-    from ssast_edge.tensorrt_library import is_installed
+    from ssast_edge.engines.tensorrt_library import is_installed
 
     return is_installed()
 

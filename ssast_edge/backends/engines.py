@@ -7,15 +7,15 @@ from pathlib import Path
 from ssast_edge.backends.tensorrt import TensorrtBackend
 from ssast_edge.bundle import Bundle, ModelFile
 from ssast_edge.cuda import open_cuda
-from ssast_edge.engine import BuildOptions, build_engine, this_machine
-from ssast_edge.engine_cache import (
+from ssast_edge.engines.build import BuildOptions, build_engine, this_machine
+from ssast_edge.engines.cache import (
     build_command,
     engine_path,
     models_for,
     onnx_sha256,
     tensorrt_models,
 )
-from ssast_edge.engine_manifest import (
+from ssast_edge.engines.manifest import (
     EngineError,
     EngineManifest,
     Machine,
@@ -23,8 +23,8 @@ from ssast_edge.engine_manifest import (
     differences,
     read_manifest,
 )
-from ssast_edge.plugins import Plugin, find_same_plugin, load_plugin
-from ssast_edge.tensorrt_library import CollectedLog, TensorRt, make_logger
+from ssast_edge.engines.plugins import Plugin, find_same_plugin, load_plugin
+from ssast_edge.engines.tensorrt_library import CollectedLog, TensorRt, make_logger
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssast_edge.cuda import Cuda, CudaError, Graph
-from ssast_edge.engine_manifest import EngineError
-from ssast_edge.tensorrt_library import CollectedLog, TensorRt, make_logger
+from ssast_edge.engines.manifest import EngineError
+from ssast_edge.engines.tensorrt_library import CollectedLog, TensorRt, make_logger
 
 FloatArray = NDArray[np.float32]
 

@@ -115,7 +115,7 @@ def _models(bundle: Bundle, grid: Grid) -> list[tuple[str, str]]:
     for backend in backends:
         of_backend = [precision for kind, precision in held if kind == backend]
         if backend == "tensorrt" and not of_backend:
-            from ssast_edge.engine import tensorrt_models
+            from ssast_edge.engines.cache import tensorrt_models
 
             of_backend = [model.precision for model in tensorrt_models(bundle)]
         wanted = grid.precisions or tuple(of_backend) or ("any precision",)

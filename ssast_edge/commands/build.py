@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from ssast_edge.bundle import Bundle, ModelFile
-    from ssast_edge.engine import BuildOptions, BuildProgress
+    from ssast_edge.engines.build import BuildOptions, BuildProgress
 
 _PRECISIONS = ("auto", "fp32", "fp16", "int8", "all")
 _REFRESH_S = 0.1
@@ -71,7 +71,8 @@ def build(
     Jetson.
     """
     from ssast_edge.bundle import load_bundle
-    from ssast_edge.engine import BuildOptions, choose_model, tensorrt_models
+    from ssast_edge.engines.build import BuildOptions
+    from ssast_edge.engines.cache import choose_model, tensorrt_models
 
     if plugin and no_plugin:
         raise click.UsageError("--plugin and --no-plugin exclude each other")
@@ -104,9 +105,9 @@ def _built(
     options: "BuildOptions",
     show: Callable[["BuildProgress"], None],
 ) -> Path:
-    from ssast_edge.engine import build_engine
+    from ssast_edge.engines.build import build_engine
+    from ssast_edge.engines.tensorrt_library import load_tensorrt
     from ssast_edge.errors import CudaError
-    from ssast_edge.tensorrt_library import load_tensorrt
 
     try:
         return build_engine(source, model, options, show)
@@ -121,8 +122,8 @@ def _built(
 
 def describe_engine(path: Path) -> str:
     """One line for people: what was built, with what, for what."""
-    from ssast_edge.engine_manifest import read_manifest
-    from ssast_edge.tensorrt_library import TITLES
+    from ssast_edge.engines.manifest import read_manifest
+    from ssast_edge.engines.tensorrt_library import TITLES
 
     manifest = read_manifest(path)
     embedded = {

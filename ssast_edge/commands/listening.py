@@ -15,8 +15,8 @@ from ssast_edge.audio import Block
 from ssast_edge.clock import clock
 from ssast_edge.commands.source import Source
 from ssast_edge.errors import SsastEdgeError
-from ssast_edge.sd_notify import ServiceManager
 from ssast_edge.spotter import Detection, Spotter
+from ssast_edge.systemd.notify import ServiceManager
 
 Samples = NDArray[np.float32]
 

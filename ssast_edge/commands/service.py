@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ssast_edge.service import Outcome
+    from ssast_edge.systemd.service import Outcome
 
 _KEPT = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -43,8 +43,8 @@ def install(
 
     The options after these are those of `listen`: --bundle, --device, --keyword and so on.
     """
-    from ssast_edge.service import device_groups, install, listen_command
-    from ssast_edge.service_unit import Unit
+    from ssast_edge.systemd.service import device_groups, install, listen_command
+    from ssast_edge.systemd.unit import Unit
 
     unit = Unit(
         command=listen_command(_listen_arguments(list(options))),
@@ -63,7 +63,7 @@ def install(
 @_system_option
 def uninstall(name: str, is_system: bool) -> None:
     """Stop the service and remove its unit."""
-    from ssast_edge.service import uninstall
+    from ssast_edge.systemd.service import uninstall
 
     _tell(uninstall(name, is_system=is_system))
 
@@ -73,7 +73,7 @@ def uninstall(name: str, is_system: bool) -> None:
 @_system_option
 def status(name: str, is_system: bool) -> None:
     """Say whether the service listens; status 0 when it does."""
-    from ssast_edge.service import state
+    from ssast_edge.systemd.service import state
 
     found = state(name, is_system=is_system)
     click.echo(f"unit      {found['file']}")

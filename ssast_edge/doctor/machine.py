@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssast_edge.doctor.finding import Check, Finding, Options, Skipped, ok, warning
-from ssast_edge.engine import cache_folder
+from ssast_edge.engines.cache import cache_folder
 
 # A listening process takes 80 to 110 MB with ONNX Runtime (docs/results.md).
 MIN_MEMORY_MB = 200

@@ -11,18 +11,19 @@ from ssast_edge.bundle import load_bundle
 from ssast_edge.doctor import gpu
 from ssast_edge.doctor.fatbin import device_code
 from ssast_edge.doctor.finding import Check, Finding, Options, Skipped, ok, warning
-from ssast_edge.engine import SUFFIX, cache_folder, tensorrt_models, this_machine
-from ssast_edge.engine_manifest import (
+from ssast_edge.engines.build import this_machine
+from ssast_edge.engines.cache import SUFFIX, cache_folder, tensorrt_models
+from ssast_edge.engines.manifest import (
     EngineError,
     Machine,
     check_file,
     differences,
     read_manifest,
 )
+from ssast_edge.engines.plugins import find_plugin, find_same_plugin
+from ssast_edge.engines.tensorrt_library import load_tensorrt
 from ssast_edge.errors import BackendMissing, SsastEdgeError
 from ssast_edge.integrity import record_file
-from ssast_edge.plugins import find_plugin, find_same_plugin
-from ssast_edge.tensorrt_library import load_tensorrt
 
 _CUDA_MODULES = {"cuda.bindings": "cuda-bindings", "pycuda": "pycuda"}
 _BUILD_PLUGIN = "SSAST_NATIVE=1 TENSORRT_ROOT=/usr pip install --force-reinstall --no-deps PATH"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ssast_edge.bundle import Bundle, bundle_parts, rewrite_bundle, same_label
-from ssast_edge.enrolled import EnrolledWord
+from ssast_edge.bundle.enrolled import EnrolledWord
 from ssast_edge.enrollment.classifier import LearnedWord
 from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.trigger import TriggerConfig

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ssast_edge.backends import Backend
 from ssast_edge.bundle import Bundle, same_label
-from ssast_edge.enrolled import EnrolledScores
+from ssast_edge.bundle.enrolled import EnrolledScores
 from ssast_edge.enrollment.background import Background
 from ssast_edge.enrollment.classifier import CONFIDENT, LearnedWord, learn_word
 from ssast_edge.enrollment.errors import EnrollmentError

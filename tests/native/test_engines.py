@@ -27,10 +27,11 @@ from optimize.quantization.calibration import calibrate  # noqa: E402
 from optimize.quantization.precision import half_graph, tensorrt_int8, with_any_batch  # noqa: E402
 from ssast_edge.backends.engines import find_engine, open_engine  # noqa: E402
 from ssast_edge.bundle import Bundle, write_bundle  # noqa: E402
-from ssast_edge.engine import BuildOptions, build_engine, choose_model  # noqa: E402
-from ssast_edge.engine_manifest import EngineError, read_manifest  # noqa: E402
+from ssast_edge.engines.build import BuildOptions, build_engine  # noqa: E402
+from ssast_edge.engines.cache import choose_model  # noqa: E402
+from ssast_edge.engines.manifest import EngineError, read_manifest  # noqa: E402
+from ssast_edge.engines.plugins import find_plugin  # noqa: E402
 from ssast_edge.fbank import FbankConfig  # noqa: E402
-from ssast_edge.plugins import find_plugin  # noqa: E402
 from tests.ssast_edge.cuda_driver.library import has_gpu  # noqa: E402
 from train.model import SIZES, Classifier, Encoder, EncoderConfig  # noqa: E402
 from train.onnx_graph import (  # noqa: E402

@@ -18,8 +18,8 @@ from onnx import helper
 
 from ssast_edge.backends import Choice, open_backend
 from ssast_edge.bundle import Bundle, ModelFile, write_bundle
-from ssast_edge.engine import engine_path, onnx_sha256
-from ssast_edge.engine_manifest import EngineManifest, manifest_path, write_engine
+from ssast_edge.engines.cache import engine_path, onnx_sha256
+from ssast_edge.engines.manifest import EngineManifest, manifest_path, write_engine
 from ssast_edge.errors import BackendMissing, SsastEdgeError
 from ssast_edge.fbank import FbankConfig
 from ssast_edge.integrity import record_file

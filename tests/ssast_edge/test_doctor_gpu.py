@@ -11,10 +11,10 @@ import pytest
 
 from ssast_edge.doctor import gpu, tensorrt
 from ssast_edge.doctor.finding import Finding, Options, Skipped
-from ssast_edge.engine_manifest import EngineManifest, Machine, manifest_path
+from ssast_edge.engines.manifest import EngineManifest, Machine, manifest_path
+from ssast_edge.engines.plugins import Plugin
+from ssast_edge.engines.tensorrt_library import TensorRt
 from ssast_edge.integrity import record_file
-from ssast_edge.plugins import Plugin
-from ssast_edge.tensorrt_library import TensorRt
 
 ONNX = "a" * 64
 MACHINE = Machine(TensorRt(None, "tensorrt", "10.3.0"), "8.7")

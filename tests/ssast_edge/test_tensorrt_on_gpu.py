@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from ssast_edge.backends import open_backend
 from ssast_edge.bundle import Bundle, load_bundle
-from ssast_edge.engine_cache import tensorrt_models
+from ssast_edge.engines.cache import tensorrt_models
+from ssast_edge.engines.tensorrt_library import is_installed
 from ssast_edge.spotter import Spotter
-from ssast_edge.tensorrt_library import is_installed
 from tests.ssast_edge.cuda_driver.library import has_gpu
 
 FloatArray = NDArray[np.float32]

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from ssast_edge.evaluation.recordings import Recording
 from train.packs import Split, read_packs, says
-from train.synthesize import COMMANDS
 from train.triggers import EVALUATION_PACKS, as_recording
+from train.utterances import COMMANDS
 
 __all__ = ["evaluation_recordings", "write_evaluation_manifests"]
 

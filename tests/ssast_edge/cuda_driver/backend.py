@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from ssast_edge.backends.tensorrt import TensorrtBackend  # noqa: E402
 from ssast_edge.cuda import Cuda, CudaError  # noqa: E402
-from ssast_edge.engine_manifest import EngineError  # noqa: E402
-from ssast_edge.tensorrt_library import TensorRt  # noqa: E402
+from ssast_edge.engines.manifest import EngineError  # noqa: E402
+from ssast_edge.engines.tensorrt_library import TensorRt  # noqa: E402
 from tests.ssast_edge.cuda_driver import tensorrt_stand_in  # noqa: E402
 from tests.ssast_edge.cuda_driver.checks import (  # noqa: E402
     count,
@@ -234,9 +234,9 @@ def main(implementation: str) -> None:
     """Check the backend over one implementation of the CUDA layer."""
     if implementation == "pycuda":
         sys.setdlopenflags(os.RTLD_LAZY)
-        from ssast_edge.cuda_pycuda import PycudaCuda as Implementation
+        from ssast_edge.cuda.pycuda import PycudaCuda as Implementation
     else:
-        from ssast_edge.cuda_bindings import BindingsCuda as Implementation  # type: ignore[assignment]
+        from ssast_edge.cuda.bindings import BindingsCuda as Implementation  # type: ignore[assignment]
     run(globals(), Implementation)
 
 

@@ -205,9 +205,9 @@ def main(implementation: str) -> None:
     if implementation == "pycuda":
         # It names functions that the stand-in lacks and that nothing here calls.
         sys.setdlopenflags(os.RTLD_LAZY)
-        from ssast_edge.cuda_pycuda import PycudaCuda as Implementation
+        from ssast_edge.cuda.pycuda import PycudaCuda as Implementation
     else:
-        from ssast_edge.cuda_bindings import BindingsCuda as Implementation  # type: ignore[assignment]
+        from ssast_edge.cuda.bindings import BindingsCuda as Implementation  # type: ignore[assignment]
     run(globals(), Implementation)
 
 

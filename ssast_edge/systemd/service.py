@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssast_edge.errors import SsastEdgeError
-from ssast_edge.service_unit import DEVICE_GROUPS, Unit, is_ours, unit_path
+from ssast_edge.systemd.unit import DEVICE_GROUPS, Unit, is_ours, unit_path
 
 SYSTEMCTL_S = 30  # beyond the unit's own time to start
 _IMPORT_S = 30

@@ -14,10 +14,10 @@ import pytest
 
 from ssast_edge.bench.sampler import Counter, Sampler, cpu_clock_mhz, hottest_c
 from ssast_edge.energy import MeterMissing, Reading, open_meters
-from ssast_edge.energy_jetson import Ina3221, Tegrastats, parse_tegrastats, total_power
-from ssast_edge.energy_nvidia import NvidiaSmi, parse_nvidia_smi
-from ssast_edge.energy_process import LineStream
-from ssast_edge.energy_rapl import Rapl
+from ssast_edge.energy.jetson import Ina3221, Tegrastats, parse_tegrastats, total_power
+from ssast_edge.energy.nvidia import NvidiaSmi, parse_nvidia_smi
+from ssast_edge.energy.process import LineStream
+from ssast_edge.energy.rapl import Rapl
 
 ORIN_NANO = (
     "03-11-2025 10:12:31 RAM 2318/7620MB (lfb 6x4MB) SWAP 0/3810MB (cached 0MB) "

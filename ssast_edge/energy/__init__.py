@@ -58,9 +58,9 @@ def open_meters(sysfs: Path = SYSFS) -> tuple[list[Meter], list[AbsentMeter]]:
     tegrastats is only asked where the sensors themselves cannot be read, nvidia-smi where NVML
     cannot: they show the same figures and cost a process.
     """
-    from ssast_edge.energy_jetson import Ina3221, Tegrastats
-    from ssast_edge.energy_nvidia import NvidiaSmi, Nvml
-    from ssast_edge.energy_rapl import Rapl
+    from ssast_edge.energy.jetson import Ina3221, Tegrastats
+    from ssast_edge.energy.nvidia import NvidiaSmi, Nvml
+    from ssast_edge.energy.rapl import Rapl
 
     found: list[Meter] = []
     absent: list[AbsentMeter] = []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ssast_edge.cuda import Gpu
-from ssast_edge.engine_manifest import (
+from ssast_edge.engines.manifest import (
     EngineError,
     EngineManifest,
     Machine,
@@ -17,9 +17,9 @@ from ssast_edge.engine_manifest import (
     read_manifest,
     write_engine,
 )
+from ssast_edge.engines.plugins import Plugin
+from ssast_edge.engines.tensorrt_library import TensorRt
 from ssast_edge.integrity import FileRecord, record_file
-from ssast_edge.plugins import Plugin
-from ssast_edge.tensorrt_library import TensorRt
 
 MANIFEST = EngineManifest(
     engine=FileRecord(sha256="0" * 64, bytes=3),

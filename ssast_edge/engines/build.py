@@ -19,15 +19,8 @@ from typing import Any
 
 from ssast_edge.bundle import Bundle, ModelFile
 from ssast_edge.cuda import find_gpu
-from ssast_edge.engine_cache import (
-    SUFFIX,
-    cache_folder,
-    choose_model,
-    engine_path,
-    onnx_sha256,
-    tensorrt_models,
-)
-from ssast_edge.engine_manifest import (
+from ssast_edge.engines.cache import cache_folder, engine_path
+from ssast_edge.engines.manifest import (
     EngineError,
     EngineManifest,
     Machine,
@@ -36,24 +29,11 @@ from ssast_edge.engine_manifest import (
     read_manifest,
     write_engine,
 )
-from ssast_edge.engine_process import run_build
-from ssast_edge.engine_worker import BuildRequest
+from ssast_edge.engines.plugins import Plugin, find_plugin
+from ssast_edge.engines.process import run_build
+from ssast_edge.engines.tensorrt_library import load_tensorrt
+from ssast_edge.engines.worker import BuildRequest
 from ssast_edge.integrity import record_file
-from ssast_edge.plugins import Plugin, find_plugin
-from ssast_edge.tensorrt_library import load_tensorrt
-
-__all__ = [
-    "SUFFIX",
-    "BuildOptions",
-    "BuildProgress",
-    "build_engine",
-    "cache_folder",
-    "choose_model",
-    "engine_path",
-    "onnx_sha256",
-    "tensorrt_models",
-    "this_machine",
-]
 
 _log = logging.getLogger(__name__)
 

@@ -15,16 +15,9 @@ from onnx import helper
 
 from ssast_edge.bundle import Bundle, ModelFile
 from ssast_edge.cli import main
-from ssast_edge.engine import (
-    BuildOptions,
-    BuildProgress,
-    build_engine,
-    choose_model,
-    engine_path,
-    onnx_sha256,
-    tensorrt_models,
-)
-from ssast_edge.engine_manifest import EngineError, check_file, manifest_path, read_manifest
+from ssast_edge.engines.build import BuildOptions, BuildProgress, build_engine
+from ssast_edge.engines.cache import choose_model, engine_path, onnx_sha256, tensorrt_models
+from ssast_edge.engines.manifest import EngineError, check_file, manifest_path, read_manifest
 from ssast_edge.integrity import record_file
 
 needs_rtx = pytest.mark.skipif(
@@ -243,7 +236,8 @@ def test_a_build_that_is_killed_leaves_nothing_half(
     before = files(tmp_path)
     code = (
         "import sys; from pathlib import Path; from ssast_edge.bundle import load_bundle\n"
-        "from ssast_edge.engine import *\n"
+        "from ssast_edge.engines.build import BuildOptions, build_engine\n"
+        "from ssast_edge.engines.cache import choose_model\n"
         "bundle = load_bundle('wake-words')\n"
         "options = BuildOptions(out=Path(sys.argv[1]), compute_capability='8.6', rebuild=True)\n"
         "show = lambda progress: print(progress.phase, flush=True)\n"

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ssast_edge.sd_notify import ServiceManager
+from ssast_edge.systemd.notify import ServiceManager
 from tests.ssast_edge.virtual_microphone import NAME, missing_requirement, virtual_microphone
 
 FloatArray = NDArray[np.float32]
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TIMEOUT_S = 30
 
 _missing = missing_requirement()

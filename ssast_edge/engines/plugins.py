@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssast_edge.engines.tensorrt_library import CollectedLog, TensorRt
 from ssast_edge.errors import BackendMissing
 from ssast_edge.integrity import record_file
-from ssast_edge.tensorrt_library import CollectedLog, TensorRt
 
 LIBRARY = "libssast_edge_plugin.so"
 NAMESPACE = "ssast_edge"

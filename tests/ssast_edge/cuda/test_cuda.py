@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from ssast_edge import cuda_pycuda
-from ssast_edge.cuda import CudaError, find_gpu, open_cuda
+from ssast_edge.cuda import CudaError, find_gpu, open_cuda, pycuda
 from ssast_edge.errors import BackendMissing
 from tests.ssast_edge.cuda_driver.library import compiled_driver, has, has_gpu
 
-PROGRAMS = Path(__file__).with_name("cuda_driver")
+PROGRAMS = Path(__file__).parents[1] / "cuda_driver"
 PACKAGES = {"bindings": "cuda.bindings", "pycuda": "pycuda"}
 
 
@@ -106,4 +105,4 @@ def test_words_of_cuda_that_pycuda_passes_on_are_its_runtimes() -> None:
     known = {runtime.cudaGetErrorString(code).decode() for code in range(1000)}
     # The driver's own words where the runtime has others.
     drivers = {"invalid device context", "context is destroyed"}
-    assert set(cuda_pycuda.NAMES) - drivers <= known
+    assert set(pycuda.NAMES) - drivers <= known

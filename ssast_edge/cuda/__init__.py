@@ -127,11 +127,11 @@ def open_cuda() -> Cuda:
     Raises BackendMissing when there is neither, CudaError when there is no usable GPU.
     """
     if _has("cuda.bindings"):
-        from ssast_edge.cuda_bindings import BindingsCuda
+        from ssast_edge.cuda.bindings import BindingsCuda
 
         return BindingsCuda()
     _want_pycuda()
-    from ssast_edge.cuda_pycuda import PycudaCuda
+    from ssast_edge.cuda.pycuda import PycudaCuda
 
     return PycudaCuda()
 
@@ -139,13 +139,13 @@ def open_cuda() -> Cuda:
 def find_gpu() -> Gpu:
     """The first GPU, without a context on it; errors as for `open_cuda`."""
     if _has("cuda.bindings"):
-        from ssast_edge import cuda_bindings
+        from ssast_edge.cuda import bindings
 
-        return cuda_bindings.describe_gpu()
+        return bindings.describe_gpu()
     _want_pycuda()
-    from ssast_edge import cuda_pycuda
+    from ssast_edge.cuda import pycuda
 
-    return cuda_pycuda.describe_gpu()
+    return pycuda.describe_gpu()
 
 
 def explain(call: str, name: str, text: str) -> str:

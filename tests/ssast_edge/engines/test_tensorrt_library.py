@@ -9,10 +9,10 @@ from types import ModuleType
 
 import pytest
 
+from ssast_edge.engines.plugins import Plugin, find_plugin, find_same_plugin
+from ssast_edge.engines.tensorrt_library import CollectedLog, LogLine, load_tensorrt
 from ssast_edge.errors import BackendMissing
 from ssast_edge.integrity import record_file
-from ssast_edge.plugins import Plugin, find_plugin, find_same_plugin
-from ssast_edge.tensorrt_library import CollectedLog, LogLine, load_tensorrt
 
 needs_rtx = pytest.mark.skipif(
     not all(
@@ -30,7 +30,7 @@ def only_tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType | Non
     def install(module: ModuleType | None) -> None:
         for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
             monkeypatch.setitem(sys.modules, name, module if name == "tensorrt" else None)
-        monkeypatch.setattr("ssast_edge.tensorrt_library._preload_rtx", lambda: None)
+        monkeypatch.setattr("ssast_edge.engines.tensorrt_library._preload_rtx", lambda: None)
 
     return install
 
@@ -84,8 +84,8 @@ def test_the_plugin_of_an_engine_is_found_where_it_was(tmp_path: Path) -> None:
 @pytest.mark.tensorrt
 def test_another_file_is_no_plugin() -> None:
     code = (
-        "from pathlib import Path; from ssast_edge.plugins import *; "
-        "from ssast_edge.tensorrt_library import *\n"
+        "from pathlib import Path; from ssast_edge.engines.plugins import *; "
+        "from ssast_edge.engines.tensorrt_library import *\n"
         "library, log = load_tensorrt(), CollectedLog()\n"
         "logger = make_logger(library.module, log); builder = library.module.Builder(logger)\n"
         "try: load_plugin(library, Plugin(Path('pyproject.toml').resolve(), ''), log)\n"

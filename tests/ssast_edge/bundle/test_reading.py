@@ -14,14 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import ssast_edge.bundle as bundle_module
 from ssast_edge.backends import open_backend
-from ssast_edge.bundle import (
-    Bundle,
-    default_bundles,
-    load_bundle,
-    replay_golden,
-)
+from ssast_edge.bundle import Bundle, default_bundles, load_bundle, replay_golden
 from ssast_edge.errors import BundleError
 from ssast_edge.trigger import TriggerConfig
 
@@ -98,7 +92,7 @@ def test_bare_name_is_a_shipped_bundle_first(
 ) -> None:
     shipped = tmp_path / "shipped"
     shutil.copytree(folder, shipped / "tones")
-    monkeypatch.setattr(bundle_module, "_shipped_folder", lambda: shipped)
+    monkeypatch.setattr("ssast_edge.bundle.reading._shipped_folder", lambda: shipped)
     monkeypatch.chdir(tmp_path)
     assert default_bundles() == ["tones"]
     assert load_bundle("tones").path == shipped / "tones"

@@ -5,7 +5,7 @@ import pytest
 from onnx import helper
 
 from ssast_edge.bundle import load_bundle
-from ssast_edge.onnx_wire import NotOnnx, has_functions, node_types, strip_functions
+from ssast_edge.engines.onnx_wire import NotOnnx, has_functions, node_types, strip_functions
 
 
 def function_model() -> onnx.ModelProto:

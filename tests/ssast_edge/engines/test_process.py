@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ssast_edge.engine_manifest import EngineError
-from ssast_edge.engine_process import run_build
-from ssast_edge.engine_worker import BuildRequest
+from ssast_edge.engines.manifest import EngineError
+from ssast_edge.engines.process import run_build
+from ssast_edge.engines.worker import BuildRequest
 from ssast_edge.manifest import from_json
 
 
@@ -39,7 +39,7 @@ def test_whatever_becomes_of_the_process_is_one_line(
     )
     (tmp_path / "dying_worker.py").write_text(said + code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("ssast_edge.engine_process.WORKER", "dying_worker")
+    monkeypatch.setattr("ssast_edge.engines.process.WORKER", "dying_worker")
     seen: list[dict[str, Any]] = []
     with pytest.raises(EngineError, match="the TensorRT process") as caught:
         run_build(a_request(tmp_path), tmp_path, seen.append)

@@ -1,4 +1,4 @@
-"""The process that runs TensorRT's builder: `python -m ssast_edge.engine_worker REQUEST FD`.
+"""The process that runs TensorRT's builder: `python -m ssast_edge.engines.worker REQUEST FD`.
 
 REQUEST is the JSON file of a BuildRequest; JSON lines go to the file descriptor FD: "log",
 "progress", and "done" or "error" at the end. The engine is written only when it is complete.
@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from ssast_edge.cuda import Gpu, find_gpu
-from ssast_edge.engine_manifest import EngineError
-from ssast_edge.errors import SsastEdgeError
-from ssast_edge.manifest import from_json, read_json
-from ssast_edge.onnx_wire import NotOnnx, has_functions, node_types, strip_functions
-from ssast_edge.plugins import FUSED_PATCH_EMBED, NAMESPACE, Plugin, load_plugin
-from ssast_edge.tensorrt_library import (
+from ssast_edge.engines.manifest import EngineError
+from ssast_edge.engines.onnx_wire import NotOnnx, has_functions, node_types, strip_functions
+from ssast_edge.engines.plugins import FUSED_PATCH_EMBED, NAMESPACE, Plugin, load_plugin
+from ssast_edge.engines.tensorrt_library import (
     CollectedLog,
     LogLine,
     TensorRt,
     load_tensorrt,
     make_logger,
 )
+from ssast_edge.errors import SsastEdgeError
+from ssast_edge.manifest import from_json, read_json
 
 _MAX_ERRORS = 3
 

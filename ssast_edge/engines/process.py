@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from ssast_edge.engine_manifest import EngineError
+from ssast_edge.engines.manifest import EngineError
+from ssast_edge.engines.tensorrt_library import library_environment
 from ssast_edge.errors import one_line
-from ssast_edge.tensorrt_library import library_environment
 
-WORKER = "ssast_edge.engine_worker"
+WORKER = "ssast_edge.engines.worker"
 _LAST_LINES = 3  # of what TensorRT said before it died
 _LINE_CHARACTERS = 300
 

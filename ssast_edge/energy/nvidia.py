@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from ssast_edge.energy import MeterMissing, Reading
-from ssast_edge.energy_process import LineStream
+from ssast_edge.energy.process import LineStream
 
 _FIELDS = ("power.draw", "temperature.gpu", "clocks.sm", "memory.used")
 _SCOPE = "GPU board"

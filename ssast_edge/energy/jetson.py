@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ssast_edge.energy import SYSFS, MeterMissing, Reading, read_number, read_text
-from ssast_edge.energy_process import LineStream
+from ssast_edge.energy.process import LineStream
 
 _TOTAL_RAILS = ("VDD_IN", "VIN", "POM_5V_IN", "VDD_SYS_IN")
 _FED_BY_OTHERS = ("VDDQ_VDD2_1V8AO", "VDDRQ", "NC")

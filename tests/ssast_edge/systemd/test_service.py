@@ -15,10 +15,10 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssast_edge import service
 from ssast_edge.cli import main
 from ssast_edge.errors import SsastEdgeError
-from ssast_edge.service_unit import MARK, Unit, exec_line, unit_path
+from ssast_edge.systemd import service
+from ssast_edge.systemd.unit import MARK, Unit, exec_line, unit_path
 
 TIMEOUT_S = 60
 # systemd's own parser, where this version of it is installed: its flags differ between versions.
@@ -260,7 +260,7 @@ def test_status_is_that_of_the_service(
 def test_a_system_service_says_how_to_make_its_user(
     tone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssast_edge.service_unit.SYSTEM_FOLDER", tmp_path)
+    monkeypatch.setattr("ssast_edge.systemd.unit.SYSTEM_FOLDER", tmp_path)
     calls = _fake_systemctl(tmp_path, monkeypatch, "exit 0")
     options = ["--system", "--user", "no-such-user", "--bundle", str(tone_folder)]
     result = _invoke("install", *options)

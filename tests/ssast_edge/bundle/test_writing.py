@@ -1,4 +1,4 @@
-"""A bundle is written whole or not at all; what its labels may be called."""
+"""A bundle is written whole or not at all."""
 
 import json
 import shutil
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssast_edge.bundle import Bundle, load_bundle, resolve_label, write_bundle
-from ssast_edge.errors import BundleError, SsastEdgeError
+from ssast_edge.bundle import Bundle, load_bundle, write_bundle
+from ssast_edge.errors import BundleError
 
 Table = dict[str, Any]
 
@@ -165,23 +165,3 @@ def test_written_bundle_is_readable_by_others(
     plain = tmp_path / "plain"
     plain.mkdir()
     assert write_tones(tmp_path / "new").path.stat().st_mode == plain.stat().st_mode
-
-
-# labels
-
-
-@pytest.mark.parametrize(
-    "name", ["smart_mirror", "smart mirror", "smart-mirror", "Smart  Mirror", " smart_mirror "]
-)
-def test_spelling_of_a_label_is_free(name: str) -> None:
-    assert resolve_label(name, ["alexa", "smart_mirror"]) == "smart_mirror"
-
-
-def test_exact_label_wins_over_a_like_one() -> None:
-    assert resolve_label("Dog bark", ["dog_bark", "Dog bark"]) == "Dog bark"
-
-
-@pytest.mark.parametrize("name", ["smartmirror", "smart", "", "alexa2"])
-def test_unknown_label_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(SsastEdgeError, match="known: alexa, smart_mirror"):
-        resolve_label(name, ["alexa", "smart_mirror"])

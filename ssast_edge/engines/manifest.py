@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssast_edge.cuda import Gpu
+from ssast_edge.engines.plugins import Plugin
+from ssast_edge.engines.tensorrt_library import TITLES, TensorRt
 from ssast_edge.errors import EngineError as EngineError
 from ssast_edge.integrity import FileRecord, record_file
 from ssast_edge.manifest import ManifestError, from_json, read_json
-from ssast_edge.plugins import Plugin
-from ssast_edge.tensorrt_library import TITLES, TensorRt
 
 SCHEMA_VERSION = 1
 SUFFIX = ".json"  # after the engine's whole name
