@@ -15,6 +15,7 @@ inline std::vector<PatchEmbedShape> recipe_shapes() {
   };
   constexpr Recipe kRecipes[] = {
       {152, 128, 8, 128, 4, 160},   // wake_words, joint
+      {152, 128, 8, 128, 4, 192},   // wake_words_5, phones_packs_edge
       {104, 128, 8, 128, 4, 192},   // commands
       {304, 128, 8, 128, 8, 192},   // sounds
       {256, 128, 8, 128, 8, 192},   // pretrain_packs_edge
