@@ -176,8 +176,9 @@ def mine(
     multiple=True,
     default=(Path("runs/synthetic"),),
     show_default=True,
-    help="Speech of `train.synthesize`; several folders, or '' for none.",
+    help="Speech of `train.synthesize`; repeatable.",
 )
+@click.option("--no-synthetic", is_flag=True, help="The packs alone.")
 @click.option(
     "--pack",
     "packs",
@@ -189,16 +190,25 @@ def mine(
               help="File of phones to write, .npz.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True)
 def align(
-    data: Path, synthetic: tuple[Path, ...], packs: tuple[str, ...], out: Path, jobs: int
+    data: Path,
+    synthetic: tuple[Path, ...],
+    no_synthetic: bool,
+    packs: tuple[str, ...],
+    out: Path,
+    jobs: int,
 ) -> None:
     """Find the phones of the recordings that train and validate, for recipes of task phones."""
-    from train.packs import read_packs, read_synthetic
+    from train.packs import read_packs
     from train.phone_alignment import align_clips
+    from train.training_set import read_wanted_synthetic
 
     with one_line_errors():
+        if out.is_dir():
+            raise IsADirectoryError(f"{out} is a folder: --out wants a file")
+        out.parent.mkdir(parents=True, exist_ok=True)  # now: aligning takes minutes
         clips = read_packs(data, packs)
-        for folder in synthetic:
-            clips += read_synthetic(folder) if folder != Path() else []
+        for folder in () if no_synthetic else synthetic:
+            clips += read_wanted_synthetic(folder)
         found, skipped = align_clips([c for c in clips if c.split != "test"], jobs=jobs)
         found.save(out)
         for line in skipped[:3]:

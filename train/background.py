@@ -64,13 +64,15 @@ def background_clips(root: Path, synthetic: Sequence[Path] = ()) -> tuple[list[C
 
 def _synthetic_words(folder: Path) -> Iterator[Clip]:
     """Texts that several training voices say, of each as many voices at most."""
-    said: dict[str, list[Clip]] = {}
+    said: dict[str, dict[str, Clip]] = {}  # by text and voice
     for clip in read_synthetic(folder):
-        if clip.kind == "near-miss" and clip.split == "train" and clip.word not in HELD_OUT_WORDS:
-            said.setdefault(clip.word, []).append(clip)
-    for _, clips in sorted(said.items()):
-        if len(clips) >= FEWEST_VOICES:
-            yield from clips[:MOST_VOICES]
+        if clip.kind != "near-miss" or clip.split != "train":
+            continue
+        if not HELD_OUT_WORDS & set(clip.word.split()):
+            said.setdefault(clip.word, {}).setdefault(clip.speaker, clip)
+    for _, voices in sorted(said.items()):
+        if len(voices) >= FEWEST_VOICES:
+            yield from list(voices.values())[:MOST_VOICES]
 
 
 def add_background(
@@ -89,11 +91,11 @@ def add_background(
     """
     if bundle.embedding is None:
         raise ValueError(f"bundle {bundle.name} gives no embedding: export it again")
+    if bundle.enrolled:
+        raise ValueError(f"bundle {bundle.name} has enrolled words: take one without")
     running, words = background_clips(root, synthetic)
     found = fit_background(bundle, running, words, seed=seed, progress=progress)
     manifest, files = bundle_parts(bundle)
-    if manifest.get("enrolled"):
-        raise ValueError(f"bundle {bundle.name} has enrolled words: take one without")
     manifest["embedding"] = {**manifest["embedding"], "background": BACKGROUND}
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / BACKGROUND

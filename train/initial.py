@@ -63,6 +63,11 @@ def start_from(path: Path, encoder: Encoder) -> Start:
     """
     found = read_any(path)
     its, wanted = found.config, encoder.config
+    if its.depth != wanted.depth:
+        raise CheckpointError(
+            f"{path}: the encoder's depth is {its.depth}, the recipe wants {wanted.depth} "
+            "(model.depth)"
+        )
     same_width = its.dim != wanted.dim or its.head_width == wanted.head_width
     if its.heads != wanted.heads or not same_width:
         raise CheckpointError(  # the weights might fit, and mean something else

@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,6 @@ class PhoneLabels:
 
     def save(self, path: Path) -> None:
         """One .npz of plain arrays, by rename."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.tmp.npz")
         np.savez_compressed(
             partial,
@@ -78,10 +78,15 @@ def load_phones(path: Path) -> PhoneLabels:
             ends = np.cumsum(arrays["lengths"])
             parts = np.split(arrays["frames"], ends[:-1])
             labels = dict(zip((str(key) for key in arrays["keys"]), parts, strict=True))
+            frames = arrays["frames"]
+            is_whole = frames.dtype == np.uint8 and int(ends[-1]) == len(frames)
+            is_known = (frames < len(phones)) | (frames == UNKNOWN)
     except FileNotFoundError as error:
         raise PhonesError(f"{path}: no aligned phones, run `python -m train align`") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise PhonesError(f"{path}: no aligned phones: {error}") from error
+    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, BadZipFile) as error:
+        raise PhonesError(f"{path}: not a file of `python -m train align`") from error
+    if not (is_whole and is_known.all()):
+        raise PhonesError(f"{path}: damaged: run `python -m train align` again")
     if phones != PHONES:
         raise PhonesError(f"{path}: phones {' '.join(phones)}, wanted {' '.join(PHONES)}")
     return PhoneLabels(phones, labels)
@@ -94,10 +99,12 @@ def clip_key(clip: Clip) -> str:
 
 def spoken(clip: Clip) -> str:
     """The words of a clip, lower case; empty where they are not known or not all understood."""
-    text = clip.word.replace("_", " ").lower()
+    text = clip.word.replace("_", " ").replace("\u2019", "'").lower()
     if re.search(r"\(\(\s*\)\)", text):  # something that the transcriber did not understand
         return ""
     text = re.sub(r"\[[^\]]*\]|\{[^}]*\}", " ", text)  # [noises], {smacks}
+    if re.search(r"[^\W_a-z]", text):  # digits, accents: how they are said is not told
+        return ""
     return " ".join(re.findall(r"[a-z]+(?:'[a-z]+)*", text))
 
 
@@ -151,6 +158,8 @@ class Aligner:
 
     def align(self, samples: NDArray[np.float32], text: str) -> Labels | str:
         """Phones of 16 kHz samples in which `text` is said, or why there are none."""
+        if not len(samples):
+            return "is empty"
         sound = (np.clip(samples, -1, 1) * 32767).astype(np.int16).tobytes()
         if not text and self._recogniser is not None:
             found = _decode(self._recogniser, sound).hyp()
@@ -184,9 +193,12 @@ def _frames(phones: Sequence[tuple[str, int, int]]) -> Labels:
 
 
 def _decode(decoder: Any, sound: bytes) -> Any:
+    decoder.reinit_feat()  # what it heard before shall not matter
     decoder.start_utt()
-    decoder.process_raw(sound, no_search=False, full_utt=True)
-    decoder.end_utt()
+    try:
+        decoder.process_raw(sound, no_search=False, full_utt=True)
+    finally:
+        decoder.end_utt()
     return decoder
 
 

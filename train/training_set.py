@@ -26,7 +26,7 @@ def read_wanted_synthetic(folder: Path | None) -> list[Clip]:
     """Clips of `train.synthesize`; RecipeError that says how to make them when there are none."""
     if folder is None or not (folder / "manifest.csv").is_file():
         raise RecipeError(
-            f"the recipe wants synthetic speech, none in {folder}: run "
+            f"synthetic speech is wanted, there is none in {folder}: run "
             "`python -m train.synthesize --out DIR` and pass --synthetic DIR"
         )
     return read_synthetic(folder)

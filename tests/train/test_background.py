@@ -20,10 +20,10 @@ from .conftest import RATE, tone
 
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Near misses: "hum" by six voices and one of validation, "no" by six, "rare" by two."""
+    """Near misses: "hum", "no" and "come on" by six voices, "rare" by two; one of validation."""
     folder = tmp_path_factory.mktemp("synthetic")
     said = [("hum", "train")] * 6 + [("hum", "val")] + [("no", "train")] * 6
-    said += [("rare", "train")] * 2
+    said += [("come on", "train")] * 6 + [("rare", "train")] * 2
     rows = []
     for number, (text, split) in enumerate(said):
         sound = np.pad(tone(300 + 10 * number, 0.4), RATE // 10)

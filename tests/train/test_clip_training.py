@@ -318,6 +318,7 @@ def test_an_encoder_of_another_shape(place: Path, pretrained: Path, tmp_path: Pa
     ("setting", "message"),
     [
         ("model.num_heads=4", "has 2 attention heads, the recipe wants 4"),
+        ("model.depth=2", "the encoder's depth is 1, the recipe wants 2"),
         ("model.num_heads=0", "num_heads must be above 0"),
         ("data.test_fold=9", "no example has fold 9"),
         ("optimizer.schedule='plateau'", "no example validates"),

@@ -72,6 +72,9 @@ def clip(word: str) -> Clip:
         ("One-hundred, and ((threat)) %uh", "one hundred and threat uh"),
         ("call (( )) now", ""),
         ("smart_mirror", "smart mirror"),
+        ("it\u2019s here", "it's here"),
+        ("call 5 people", ""),
+        ("a caf\u00e9", ""),
     ],
 )
 def test_a_transcript_without_its_markup(transcript: str, words: str) -> None:
@@ -88,8 +91,18 @@ def test_a_file_that_holds_no_phones_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(PhonesError, match="train align"):
         load_phones(tmp_path / "none.npz")
     np.savez(tmp_path / "other.npz", phones=np.array(["A"]))
-    with pytest.raises(PhonesError, match="no aligned phones"):
+    with pytest.raises(PhonesError, match="not a file of"):
         load_phones(tmp_path / "other.npz")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    whole = tmp_path / "whole.npz"
+    PhoneLabels(PHONES, {"a": np.array([1, 2, 3], np.uint8)}).save(whole)
+    (tmp_path / "cut.npz").write_bytes(whole.read_bytes()[:-100])
+    for name in ("empty", "cut"):
+        with pytest.raises(PhonesError, match="not a file of"):
+            load_phones(tmp_path / f"{name}.npz")
+    PhoneLabels(PHONES, {"a": np.array([1, 99], np.uint8)}).save(whole)
+    with pytest.raises(PhonesError, match="damaged"):
+        load_phones(whole)
 
 
 def test_a_token_is_told_the_phone_at_its_centre(
@@ -184,6 +197,11 @@ def test_a_spoken_word_is_aligned() -> None:
     assert begins == pytest.approx(30, abs=8)
     assert ends == pytest.approx(len(labels) - 30, abs=12)
     assert "not in the dictionary" in str(aligner.align(samples, "xqzt"))
+    # An empty recording is told, and what came before changes nothing.
+    assert aligner.align(samples[:0], "computer") == "is empty"
+    again = aligner.align(samples, "computer")
+    assert not isinstance(again, str)
+    assert again.tolist() == labels.tolist()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # threads beside forked processes
@@ -199,7 +217,7 @@ def test_the_command_aligns_what_trains_and_skips_what_it_cannot(tmp_path: Path)
     broken = next(clip for clip in clips if clip.split == "train")
     broken.path.write_bytes(b"OggS but no more")
     out = tmp_path / "phones.npz"
-    arguments = ["--data", tmp_path, "--synthetic", "", "--pack", "wake_words", "--out", out]
+    arguments = ["--data", tmp_path, "--no-synthetic", "--pack", "wake_words", "--out", out]
     result = CliRunner().invoke(main, ["align", "--jobs", "1", *map(str, arguments)])
     assert result.exit_code == 0, result.output
     assert f"{len(wanted) - 1} recordings, 1 skipped" in result.stdout
