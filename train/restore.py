@@ -1,6 +1,6 @@
 """A bundle's float model as a checkpoint again: to prune, distil or tune on when the run is gone.
 
-    python -m train restore wake-words --recipe train/recipes/wake_words.toml --out DIR
+    python -m train restore wake-words --out DIR
 
 Positions, biases and prefix tokens that the graph holds already summed come back as positions.
 """
