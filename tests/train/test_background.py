@@ -69,3 +69,9 @@ def test_a_folder_without_synthetic_speech_is_one_line(
     result = CliRunner().invoke(main, [*command, "--synthetic", str(tmp_path)])
     assert result.exit_code == 1
     assert "python -m train.synthesize" in result.stderr.splitlines()[-1]
+
+
+def test_a_bundle_of_the_package_is_not_replaced(tiny_data: Path) -> None:
+    result = CliRunner().invoke(main, ["background", "wake-words", "--data", str(tiny_data)])
+    assert result.exit_code == 1
+    assert "belongs to the installed package: give --out DIR" in result.stderr
