@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssast_edge.audio import read_audio
-from ssast_edge.bundle import Bundle, bundle_parts, load_bundle, rewrite_bundle
+from ssast_edge.bundle import Bundle, bundle_parts, is_shipped, rewrite_bundle
 from ssast_edge.enrollment.background import Background
 from ssast_edge.enrollment.recordings import Spoken, word_windows
 from ssast_edge.evaluation.alignment import word_extent
@@ -34,7 +34,6 @@ BACKGROUND = "background.npz"
 SPEECH_PACKS = ("librispeech", "speechocean", "esc10", "background_noise")
 WORD_PACKS = ("speech_commands", "wake_words")
 SPACING_S = 0.64  # between two windows of running audio
-DEFAULT_BUNDLE = "wake-words"  # one of those that ship, which lie together
 CLIPS_PER_WORD = 50
 FEWEST_VOICES, MOST_VOICES = 5, 8  # of a synthetic text that counts as a word
 # Evaluation enrolls these: they may not be among what the space was made for.
@@ -94,7 +93,7 @@ def add_background(
         raise ValueError(f"bundle {bundle.name} gives no embedding: export it again")
     if bundle.enrolled:
         raise ValueError(f"bundle {bundle.name} has enrolled words: take one without")
-    if out is None and bundle.path.parent == load_bundle(DEFAULT_BUNDLE).path.parent:
+    if out is None and is_shipped(bundle):
         raise ValueError(f"bundle {bundle.name} belongs to the installed package: give --out DIR")
     running, words = background_clips(root, synthetic)
     found = fit_background(bundle, running, words, seed=seed, progress=progress)

@@ -60,14 +60,17 @@ class PhoneLabels:
     def save(self, path: Path) -> None:
         """One .npz of plain arrays, by rename."""
         partial = path.with_name(f".{path.name}.tmp.npz")
-        np.savez_compressed(
-            partial,
-            phones=np.array(self.phones),
-            keys=np.array(list(self.labels)),
-            lengths=np.array([len(found) for found in self.labels.values()], dtype=np.int64),
-            frames=np.concatenate(list(self.labels.values())),
-        )
-        partial.rename(path)
+        try:
+            np.savez_compressed(
+                partial,
+                phones=np.array(self.phones),
+                keys=np.array(list(self.labels)),
+                lengths=np.array([len(found) for found in self.labels.values()], dtype=np.int64),
+                frames=np.concatenate(list(self.labels.values())),
+            )
+            partial.rename(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def load_phones(path: Path) -> PhoneLabels:

@@ -94,19 +94,6 @@ def at_speed(track: Track, speed: float) -> Track:
     )
 
 
-class _Silent:
-    """As long as an audio was."""
-
-    def __init__(self, length: int) -> None:
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, cut: slice, /) -> NDArray[np.float32]:
-        return np.zeros(len(range(*cut.indices(self._length))), np.float32)
-
-
 def track_clips(data: Path, split: Split, labels: tuple[str, ...]) -> list[Clip]:
     """The clips of a split's track: each once, nothing that may say a label and does not tell."""
     clips = [c for c in read_packs(data, TRACK_PACKS) if c.split == split and c.kind != "silence"]
@@ -156,7 +143,7 @@ def choose_triggers(
     for speed in SPEEDS:
         heard = at_speed(track, speed)
         # What is kept of it is its words and its length, not an hour of samples.
-        told = replace(heard, samples=_Silent(len(heard.samples)))
+        told = replace(heard, samples=np.broadcast_to(np.float32(0), len(heard.samples)))
         for name, snr in CONDITIONS.items():
             audio = heard.samples
             if snr is not None:

@@ -9,7 +9,7 @@ Nothing in a bundle is ever unpickled. Knows nothing of how a model is run.
 from ssast_edge.bundle.contents import GOLDEN_TOLERANCE, MANIFEST, Bundle, ModelFile, check_hop
 from ssast_edge.bundle.golden import replay_golden
 from ssast_edge.bundle.labels import resolve_label, same_label
-from ssast_edge.bundle.reading import default_bundles, load_bundle
+from ssast_edge.bundle.reading import default_bundles, is_shipped, load_bundle
 from ssast_edge.bundle.writing import bundle_parts, rewrite_bundle, write_bundle
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "bundle_parts",
     "check_hop",
     "default_bundles",
+    "is_shipped",
     "load_bundle",
     "replay_golden",
     "resolve_label",

@@ -20,6 +20,11 @@ def default_bundles() -> list[str]:
     return sorted(path.name for path in folder.iterdir() if (path / MANIFEST).is_file())
 
 
+def is_shipped(bundle: Bundle) -> bool:
+    """Whether the bundle is one that is installed with this package, which an update replaces."""
+    return bundle.path.parent.resolve() == _shipped_folder().resolve()
+
+
 def load_bundle(name_or_path: str | Path) -> Bundle:
     """Read and check a bundle: a bare name is one that ships with this package, else a folder.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ssast_edge.audio import read_audio
 from ssast_edge.backends import open_backend
-from ssast_edge.bundle import Bundle, default_bundles, load_bundle
+from ssast_edge.bundle import Bundle, is_shipped
 from ssast_edge.doctor.level import measure
 from ssast_edge.enrollment.addition import add_word, remove_word
 from ssast_edge.enrollment.background import read_background
@@ -52,7 +52,7 @@ def target(bundle: Bundle, out: Path | None) -> Path:
     """Where the bundle goes. Raises EnrollmentError for one that came with the package."""
     if out is not None:
         return out
-    if bundle.name in default_bundles() and bundle.path == load_bundle(bundle.name).path:
+    if is_shipped(bundle):
         raise EnrollmentError(
             f"bundle {bundle.name} belongs to the installed package, which an update replaces: "
             "give --out DIR, and --bundle DIR when you listen"
