@@ -1,11 +1,10 @@
 """Accuracy of the sounds on ESC-10 by cross-validation over folds 1 to 4.
 
-    python -m benchmarks.sounds_folds --teacher train/recipes/sounds_teacher.toml \
-        --init encoders/edge-frame --out runs/sounds-folds
+    python -m benchmarks.sounds_folds --init encoders/edge-frame --out runs/sounds-folds
 
 Each fold is tested by a model that trained on the three others, exported and run as the device runs
-it: every clip is a stream of its own, its class the best mean score over its hops. Its teacher, if
-any, is trained on the same three. A fold that is there is not trained again.
+it: every clip is a stream of its own, its class the best mean score over its hops. A fold that is
+there is not trained again.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.output import write_json
-from optimize.pruning.distill import distill
-from optimize.pruning.recovery import DistillConfig
 from ssast_edge.bundle import Bundle, load_bundle
 from ssast_edge.evaluation.bootstrap import Estimate, bootstrap
 from ssast_edge.evaluation.clips import LabelledClips, labelled_clips, score_clips
@@ -31,7 +28,6 @@ from train.export import export_bundle
 from train.keywords import train_keywords
 from train.packs import read_packs
 from train.recipe import KeywordRecipe, RecipeError, load_recipe
-from train.task import Places
 from train.triggers import as_recording
 
 FOLDS = (1, 2, 3, 4)
@@ -71,28 +67,8 @@ def figures(right: list[NDArray[np.bool_]], groups: list[list[str]], seed: int) 
     }
 
 
-def keyword_recipe(path: Path, *overrides: str) -> KeywordRecipe:
-    """A recipe that is of keywords; RecipeError for others."""
-    loaded = load_recipe(path, overrides)
-    if not isinstance(loaded, KeywordRecipe):
-        raise RecipeError(f"{path}: task is {loaded.task!r}, wanted 'keywords'")
-    return loaded
-
-
-def train_on(
-    recipe: KeywordRecipe, places: Places, out: Path, machine: Machine, init: Path | None = None
-) -> Path:
-    """The checkpoint of the recipe."""
-    return train_keywords(
-        recipe, data=places.data, synthetic=places.synthetic, out=out, machine=machine,
-        jobs=places.jobs, init=init,
-    )  # fmt: skip
-
-
 @click.command()
 @click.option("--recipe", type=FILE, default=RECIPE, show_default=True)
-@click.option("--teacher", type=FILE, help="Recipe of a model to distil from.")
-@click.option("--teacher-share", default=0.8, show_default=True, help="Of the loss.")
 @click.option("--init", type=FOLDER, help="Pretrained encoder; none: from scratch.")
 @click.option("--data", type=FOLDER, default=Path("../shared/data"), show_default=True)
 @click.option("--synthetic", type=FOLDER, default=Path("runs/synthetic"), show_default=True)
@@ -104,8 +80,6 @@ def train_on(
 @click.option("--json", "json_file", type=FILE, help="Keep the figures.")
 def main(
     recipe: Path,
-    teacher: Path | None,
-    teacher_share: float,
     init: Path | None,
     data: Path,
     synthetic: Path,
@@ -119,20 +93,14 @@ def main(
     with one_line_errors():
         right, groups = [], []
         for fold in folds:
-            run, taught_by = out / f"fold-{fold}", out / f"teacher-{fold}"
-            wanted_fold = f"data.esc10_test_fold={fold}"
-            machine = Machine(accelerator="cpu", threads=threads)
-            loaded = keyword_recipe(recipe, *overrides, wanted_fold)
-            places = Places(data=data, synthetic=synthetic, pool=out / "pool", jobs=1)
-            if teacher is not None:
-                theirs = keyword_recipe(teacher, wanted_fold)
-                checkpoint = distill(
-                    loaded, train_on(theirs, places, taught_by, machine), run,
-                    DistillConfig(teacher_share=teacher_share),
-                    places=places, machine=machine, init=init,
-                )  # fmt: skip
-            else:
-                checkpoint = train_on(loaded, places, run, machine, init)
+            loaded = load_recipe(recipe, (*overrides, f"data.esc10_test_fold={fold}"))
+            if not isinstance(loaded, KeywordRecipe):
+                raise RecipeError(f"{recipe}: task is {loaded.task!r}, wanted 'keywords'")
+            run = out / f"fold-{fold}"
+            checkpoint = train_keywords(
+                loaded, data=data, synthetic=synthetic, out=run, init=init,
+                machine=Machine(accelerator="cpu", threads=threads), jobs=1,
+            )  # fmt: skip
             export_bundle(checkpoint, run / "bundle")
             bundle = load_bundle(run / "bundle")
             esc10 = {c.word for c in read_packs(data, ("esc10",))}

@@ -19,12 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from train.convolutional import ConvolutionalClassifier
 from train.model import Classifier, Encoder, Pooling, TokenTagger
 from train.pretext import MaskedSpectrogramPretext
 from train.recipe import (
     FinetuneRecipe,
-    KeywordRecipe,
     PhoneRecipe,
     PretrainRecipe,
     Recipe,
@@ -39,7 +37,6 @@ __all__ = [
     "has_checkpoint",
     "load_checkpoint",
     "load_classifier",
-    "load_teaching",
     "load_weights",
     "optimizer_tensors",
     "restore_optimizer",
@@ -48,7 +45,7 @@ __all__ = [
 
 FORMAT = 2
 
-Model = Classifier | ConvolutionalClassifier | TokenTagger | MaskedSpectrogramPretext
+Model = Classifier | TokenTagger | MaskedSpectrogramPretext
 
 
 class CheckpointError(ValueError):
@@ -72,8 +69,6 @@ class Checkpoint:
 
 def build_model(recipe: Recipe, classes: Sequence[str], mean: float, std: float) -> Model:
     """An untrained model of the recipe's shape: pretext task, tagger of tokens or classifier."""
-    if isinstance(recipe, KeywordRecipe) and recipe.convolution is not None:
-        return ConvolutionalClassifier(recipe.convolution, len(classes), mean=mean, std=std)
     encoder = Encoder(recipe.encoder_config())
     if isinstance(recipe, PretrainRecipe):
         return MaskedSpectrogramPretext(encoder, recipe.pretext)
@@ -87,17 +82,9 @@ def build_model(recipe: Recipe, classes: Sequence[str], mean: float, std: float)
 
 def load_classifier(folder: Path) -> tuple[Classifier, Checkpoint]:
     """The averaged weights of a fine-tuned checkpoint, in evaluation mode, and the checkpoint."""
-    model, checkpoint = load_teaching(folder)
-    if not isinstance(model, Classifier):
-        raise CheckpointError(f"{folder} is convolutional: it only teaches, distil from it")
-    return model, checkpoint
-
-
-def load_teaching(folder: Path) -> tuple[Classifier | ConvolutionalClassifier, Checkpoint]:
-    """As `load_classifier`, or of a convolutional network, which others can learn from."""
     checkpoint = load_checkpoint(folder)
     model = build_model(checkpoint.recipe, checkpoint.classes, checkpoint.mean, checkpoint.std)
-    if not isinstance(model, Classifier | ConvolutionalClassifier):
+    if not isinstance(model, Classifier):
         raise CheckpointError(f"{folder} is a pretrained encoder without classes; fine-tune it")
     load_weights(model, checkpoint.average, folder)
     return model.eval(), checkpoint

@@ -39,7 +39,6 @@ from train.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from train.convolutional import ConvolutionalClassifier
 from train.data.clips import Batch
 from train.initial import Start
 from train.optim import Plateau, WeightAverage, learning_rate, make_optimizer, parameter_names
@@ -310,11 +309,10 @@ class _Run:
     ) -> None:
         self.recipe, self.fabric, self.out, self.data = recipe, fabric, out, data
         settings, self.model = recipe.optimizer, objective.model
-        if not isinstance(self.model, ConvolutionalClassifier):
-            encoder = self.model.encoder
-            encoder.checkpoint_activations = recipe.engine.checkpoint_activations
-            if recipe.engine.compile:
-                encoder.encode = torch.compile(encoder.encode)  # type: ignore[method-assign]
+        encoder = self.model.encoder
+        encoder.checkpoint_activations = recipe.engine.checkpoint_activations
+        if recipe.engine.compile:
+            encoder.encode = torch.compile(encoder.encode)  # type: ignore[method-assign]
         self.step = 0
         self.plateau = Plateau(settings, higher_is_better=higher_is_better)
         is_fused = recipe.engine.precision != "16-mixed"

@@ -18,7 +18,6 @@ from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 from ssast_edge.evaluation.metrics import mean_average_precision
 from train.augment import LogMelAugmentConfig
 from train.checkpoint import Model, build_model
-from train.convolutional import ConvolutionalClassifier
 from train.data.clips import Batch
 from train.engine import Machine, TrainingData, Validation, fit, open_machine, resume_point
 from train.initial import start_from
@@ -54,9 +53,9 @@ class KeywordBatches:
 class KeywordObjective(TaskObjective):
     """Binary cross-entropy, summed over labels: more keywords do not shrink the gradient."""
 
-    def __init__(self, model: Classifier | ConvolutionalClassifier, smoothing: float) -> None:
+    def __init__(self, model: Classifier, smoothing: float) -> None:
         super().__init__()
-        self.model: Classifier | ConvolutionalClassifier = model
+        self.model: Classifier = model
         self.smoothing = smoothing
 
     def loss_of(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -88,12 +87,8 @@ def train_keywords(
     opened = open_keywords(recipe, places, fabric, statistics=statistics)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe, opened.record.classes, *opened.record.statistics)
-    assert isinstance(model, Classifier | ConvolutionalClassifier)
-    start = None
-    if init is not None:
-        if not isinstance(model, Classifier):
-            raise RecipeError("--init holds a transformer's weights, [convolution] has none")
-        start = start_from(init, model.encoder)
+    assert isinstance(model, Classifier)
+    start = start_from(init, model.encoder) if init is not None else None
     return fit(
         recipe,
         KeywordObjective(model, recipe.label_smoothing),
@@ -172,7 +167,7 @@ def window_validation(sampler: WindowSampler, labels: int) -> Validation:
     targets = torch.cat([target for _, target in drawn])[:, :labels]
 
     def measure(model: Model, fabric: Fabric) -> dict[str, float]:
-        assert isinstance(model, Classifier | ConvolutionalClassifier)
+        assert isinstance(model, Classifier)
         found = [model(fbank.to(fabric.device).float()).float().cpu() for fbank in windows]
         logits = torch.cat(found)[:, :labels]
         loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1).mean()

@@ -16,7 +16,6 @@ from ssast_edge.bundle import check_hop
 from ssast_edge.fbank import FbankConfig
 from train.augment import LogMelAugmentConfig, WaveformAugmentConfig
 from train.config import EngineConfig, ModelConfig, OptimizerConfig
-from train.convolutional import ConvolutionConfig
 from train.data.clips import ClipConfig
 from train.model import EncoderConfig
 from train.phone_windows import PackWeights, PhoneWindowConfig
@@ -147,7 +146,6 @@ class KeywordRecipe:
     seed: int = 0
     hop_ms: int = 80
     model: ModelConfig = field(default_factory=ModelConfig)
-    convolution: ConvolutionConfig | None = None  # a teacher of this shape, not a transformer
     fbank: FbankConfig = field(default_factory=FbankConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
     waveform_augment: WaveformAugmentConfig = field(default_factory=WaveformAugmentConfig)
@@ -166,17 +164,10 @@ class KeywordRecipe:
             raise ValueError(f"label {twice[0]!r} is given twice")
         _check_smoothing(self.label_smoothing)
         check_hop(self.hop_ms, self.fbank, self.windows.num_frames)
-        if self.convolution is None:
-            self.encoder_config()
-        elif self.model != ModelConfig():
-            raise ValueError("[model] and [convolution] exclude each other: give one of them")
-        elif self.selection.false_accepts_per_hour:
-            raise ValueError("[selection] listens to what can ship, [convolution] only teaches")
+        self.encoder_config()
 
     def encoder_config(self) -> EncoderConfig:
         """The encoder's shape: the model's free sizes on this front end and window."""
-        if self.convolution is not None:
-            raise RecipeError(f"{self.name!r} is convolutional: it only teaches, distil from it")
         return _encoder_config(self.model, self.fbank, self.windows.num_frames)
 
 
@@ -348,8 +339,7 @@ def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
 
 def recipe_table(recipe: Recipe) -> dict[str, Any]:
     """Inverse of `parse_recipe`."""
-    table = dataclasses.asdict(recipe)
-    return {"task": recipe.task, **{k: v for k, v in table.items() if v is not None}}
+    return {"task": recipe.task, **dataclasses.asdict(recipe)}
 
 
 def override(table: dict[str, Any], text: str) -> None:

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 
 from optimize.pruning.sparsity import keep_zeros
-from train.checkpoint import Checkpoint, CheckpointError, load_teaching
-from train.convolutional import ConvolutionalClassifier
+from train.checkpoint import Checkpoint, CheckpointError, load_classifier
 from train.data.clips import Batch
 from train.engine import Batches, Machine, Objective, Validation, fit, resume_point
 from train.evaluate import at_length
@@ -72,10 +71,7 @@ class Teacher(nn.Module):
     columns: Tensor
 
     def __init__(
-        self,
-        model: Classifier | ConvolutionalClassifier,
-        columns: Sequence[int],
-        sources: Sequence[str] = (),
+        self, model: Classifier, columns: Sequence[int], sources: Sequence[str] = ()
     ) -> None:
         super().__init__()
         self.model = model.eval().requires_grad_(False)
@@ -148,7 +144,7 @@ def classifier_recipe(recipe: Recipe, where: Path) -> ClassifierRecipe:
 
 def load_teacher(folder: Path, recipe: ClassifierRecipe, classes: Sequence[str]) -> Teacher:
     """A checkpoint as teacher of the recipe; CheckpointError when it cannot be one."""
-    model, checkpoint = load_teaching(folder)
+    model, checkpoint = load_classifier(folder)
     missing = [label for label in classes if label not in checkpoint.classes]
     if missing:
         raise CheckpointError(
@@ -159,9 +155,8 @@ def load_teacher(folder: Path, recipe: ClassifierRecipe, classes: Sequence[str])
     if is_softmax(classifier_recipe(checkpoint.recipe, folder)) != is_softmax(recipe):
         raise CheckpointError(f"{folder} cannot teach: one of the two is softmax, one sigmoid")
     columns = [checkpoint.classes.index(label) for label in classes]
-    if isinstance(model, Classifier):  # convolutions take any length
-        model = at_length(model, recipe.encoder_config().num_frames)
-    return Teacher(model, columns, checkpoint.progress.get("sources", ()))
+    its_model = at_length(model, recipe.encoder_config().num_frames)
+    return Teacher(its_model, columns, checkpoint.progress.get("sources", ()))
 
 
 def is_softmax(recipe: ClassifierRecipe) -> bool:
