@@ -41,9 +41,15 @@ def listen_command(arguments: Sequence[str]) -> list[str]:
     program = os.path.abspath(sys.executable)
     environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     check = [program, "-c", "import ssast_edge.cli"]
-    ran = subprocess.run(
-        check, cwd="/", env=environ, capture_output=True, timeout=_IMPORT_S, check=False
-    )
+    try:
+        ran = subprocess.run(
+            check, cwd="/", env=environ, capture_output=True, timeout=_IMPORT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SsastEdgeError(
+            f"{program} did not import ssast-edge within {_IMPORT_S} s: this machine is too busy "
+            "to say whether a service could start it; try again"
+        ) from error
     if ran.returncode != 0:
         raise SsastEdgeError(
             f"ssast-edge is not installed for {program}, so a service cannot start it: "
