@@ -7,16 +7,9 @@ from typing import Any
 
 import click
 
-from optimize.options import (
-    DATA,
-    FILE,
-    FOLDER,
-    MACHINE,
-    MANIFESTS,
-    PLACES,
-    places_and_machine,
-)
+from optimize.options import MACHINE, PLACES, places_and_machine
 from train.errors import one_line_errors
+from train.options import DATA, FILE, FOLDER, MANIFESTS
 
 
 class Commands(click.Group):

@@ -2,64 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from train.errors import one_line_errors
-
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path)
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-DATA = click.option(
-    "--data", type=FOLDER, default=Path("../shared/data"), show_default=True,
-    help="Recordings of keyword recipes.",
-)  # fmt: skip
-MANIFESTS = click.option(
-    "--manifests", type=FOLDER, default=Path("runs/manifests"), show_default=True,
-    help="Folder of the manifests that recipes name.",
-)  # fmt: skip
-CACHE = click.option(
-    "--cache", type=FOLDER, default=Path("runs/pcm"), show_default=True,
-    help="Recordings decoded once; --no-cache decodes them whenever they are read.",
-)  # fmt: skip
-NO_CACHE = click.option("--no-cache", is_flag=True, help="For corpora larger than the disk.")
-
-
-def run_options(command: Command) -> Command:
-    """Options of every command that trains."""
-    for option in reversed(
-        (
-            click.argument("recipe", type=FILE),
-            click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/<name>]"),
-            click.option(
-                "--set", "overrides", multiple=True, metavar="KEY=VALUE",
-                help="Override a recipe key.",
-            ),
-            MANIFESTS,
-            CACHE,
-            NO_CACHE,
-            click.option(
-                "--accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto"
-            ),
-            click.option(
-                "--devices", type=click.IntRange(min=0), default=0,
-                help="Of this node.  [default: all; torchrun decides]",
-            ),
-            click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True),
-            click.option(
-                "--workers", type=click.IntRange(min=0), default=1, show_default=True,
-                help="Processes that make batches, for each training process.",
-            ),
-            click.option("--threads", type=click.IntRange(min=0), default=0,
-                         help="Of the CPU.  [default: torch's choice]"),
-        )
-    ):  # fmt: skip
-        command = option(command)
-    return command
+from train.options import (
+    CACHE,
+    DATA,
+    FILE,
+    FOLDER,
+    JOBS,
+    MANIFESTS,
+    MINED,
+    NO_CACHE,
+    SEED,
+    SYNTHETIC,
+    run_options,
+)
 
 
 @click.group()
@@ -85,12 +46,10 @@ def pretrain(recipe: Path, out: Path | None, overrides: tuple[str, ...], **optio
 @main.command()
 @run_options
 @DATA
-@click.option("--synthetic", type=FOLDER, default=Path("runs/synthetic"), show_default=True)
-@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True,
-              help="Processes that render the features of keyword recipes.")  # fmt: skip
+@SYNTHETIC
+@JOBS
 @click.option("--init", type=FILE, help="Pretrained encoder: a run's checkpoint, or an import.")
-@click.option("--mined", type=FILE, multiple=True,
-              help="Windows of `python -m train mine` for a keyword recipe.")  # fmt: skip
+@MINED
 @click.option("--phones", type=FILE, default=Path("runs/phones.npz"), show_default=True,
               help="Of `python -m train align`, for a recipe of task phones.")  # fmt: skip
 def finetune(
@@ -138,13 +97,13 @@ def finetune(
 @main.command()
 @click.argument("checkpoint", type=FILE)
 @DATA
-@click.option("--synthetic", type=FOLDER, default=Path("runs/synthetic"), show_default=True)
+@SYNTHETIC
 @click.option("--out", type=FILE, required=True, help="File of windows to write, .npz.")
 @click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=4.0,
               show_default=True, help="Of training audio.")  # fmt: skip
 @click.option("--snr", "snrs", type=float, multiple=True, default=(5.0, 10.0, 20.0),
               show_default=True, help="Of the two thirds that are noisy, dB.")  # fmt: skip
-@click.option("--seed", default=0, show_default=True)
+@SEED
 def mine(
     checkpoint: Path,
     data: Path,
@@ -188,7 +147,7 @@ def mine(
 )
 @click.option("--out", type=FILE, default=Path("runs/phones.npz"), show_default=True,
               help="File of phones to write, .npz.")  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True)
+@JOBS
 def align(
     data: Path,
     synthetic: tuple[Path, ...],
@@ -211,9 +170,11 @@ def align(
             clips += read_wanted_synthetic(folder)
         found, skipped = align_clips([c for c in clips if c.split != "test"], jobs=jobs)
         found.save(out)
-        for line in skipped[:3]:
-            click.echo(f"skipped {line}", err=True)
-        click.echo(f"{out}: {len(found.labels)} recordings, {len(skipped)} skipped")
+        click.echo(f"{out}: {len(found.labels)} recordings")
+        if skipped:
+            listed = out.with_suffix(".skipped.txt")
+            listed.write_text("".join(f"{line}\n" for line in skipped))
+            click.echo(f"{len(skipped)} recordings skipped, listed in {listed}", err=True)
 
 
 @main.command()
@@ -239,7 +200,7 @@ def prepare(corpus: str, root: Path, manifests: Path) -> None:
 @click.option("--out", type=FOLDER, required=True, help="Folder of the shards.")
 @click.option("--root", type=FOLDER, help="Of relative paths.  [default: the manifest's folder]")
 @click.option("--clips-per-shard", type=click.IntRange(min=1), default=1000, show_default=True)
-@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True)
+@JOBS
 def shard(manifest: Path, out: Path, root: Path | None, clips_per_shard: int, jobs: int) -> None:
     """Write a manifest's recordings as WebDataset tar shards; the same command resumes it."""
     from train.data.manifest import read_manifest
@@ -257,7 +218,7 @@ def shard(manifest: Path, out: Path, root: Path | None, clips_per_shard: int, jo
     "--synthetic", type=FOLDER, multiple=True, help="Words in synthetic voices too; repeatable."
 )
 @click.option("--out", type=FOLDER, help="Another folder.  [default: the bundle's own, replaced]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@SEED
 def background(
     bundle: str, data: Path, synthetic: tuple[Path, ...], out: Path | None, seed: int
 ) -> None:
