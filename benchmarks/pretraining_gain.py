@@ -155,8 +155,8 @@ def run_one(run: Run, runs: Path, out: Path, manifests: Path, cache: Path) -> Pa
 
     from train.checkpoint import load_classifier
     from train.corpus import open_corpus
-    from train.engine import Machine
     from train.finetune import finetune
+    from train.machine import Machine
     from train.recipe import FinetuneRecipe, load_recipe, recipe_table
     from train.scoring import score_clips, targets_of
 
@@ -240,7 +240,7 @@ def pretrain_all(names: Sequence[str], runs: Path, manifests: Path, cache: Path,
 
 def pretrain_one(name: str, runs: Path, manifests: Path, cache: Path) -> Path:
     """One pretraining; an unfinished one goes on, a finished one is kept."""
-    from train.engine import Machine
+    from train.machine import Machine
     from train.pretrain import pretrain
     from train.recipe import PretrainRecipe, load_recipe
 

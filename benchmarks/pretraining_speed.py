@@ -55,7 +55,7 @@ def main(
     """Clips per second of each way to pretrain, as ratios to the authors' code."""
     import torch
 
-    from train.engine import choose_precision
+    from train.machine import choose_precision
 
     torch.set_num_threads(threads)
     with one_line_errors():

@@ -30,10 +30,10 @@ from optimize.pruning.macs import model_cost
 from optimize.pruning.prune import PruneConfig, prune
 from optimize.pruning.recovery import classifier_recipe, measure, open_data
 from train.checkpoint import load_checkpoint, load_classifier
-from train.engine import Machine, open_machine
 from train.errors import one_line_errors
 from train.evaluate import evaluate
 from train.keywords import open_keywords
+from train.machine import Machine, open_machine
 from train.plots import BLUE, GREY, ORANGE, save_figure
 from train.recipe import FinetuneRecipe, KeywordRecipe
 from train.seeds import mean_and_interval_over_seeds

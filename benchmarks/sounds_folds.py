@@ -22,10 +22,10 @@ from benchmarks.output import write_json
 from ssast_edge.bundle import Bundle, load_bundle
 from ssast_edge.evaluation.bootstrap import Estimate, bootstrap
 from ssast_edge.evaluation.clips import LabelledClips, labelled_clips, score_clips
-from train.engine import Machine
 from train.errors import one_line_errors
 from train.export import export_bundle
 from train.keywords import train_keywords
+from train.machine import Machine
 from train.packs import read_packs
 from train.recipe import KeywordRecipe, RecipeError, load_recipe
 from train.triggers import as_recording

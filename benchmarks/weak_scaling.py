@@ -57,7 +57,8 @@ def train(folder: Path, batch: int, steps: int) -> None:
 
     from train.checkpoint import build_model
     from train.data.clips import Batch
-    from train.engine import Machine, TrainingData, fit, open_machine
+    from train.engine import TrainingData, fit
+    from train.machine import Machine, open_machine
     from train.pretext import MaskedSpectrogramPretext
     from train.pretrain import PretextObjective
     from train.recipe import PretrainRecipe, load_recipe

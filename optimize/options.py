@@ -33,7 +33,7 @@ MACHINE = options_of(ACCELERATOR, WORKERS, THREADS)
 
 def places_and_machine(options: dict[str, Any]) -> tuple[Any, Any]:
     """The options of PLACES and MACHINE as the functions take them."""
-    from train.engine import Machine
+    from train.machine import Machine
     from train.task import Places
 
     places = "manifests", "data", "cache", "synthetic", "pool", "jobs", "mined"

@@ -34,7 +34,7 @@ from ssast_edge.bundle import load_bundle
 from ssast_edge.engines.build import BuildOptions, build_engine
 from ssast_edge.engines.cache import choose_model
 from ssast_edge.errors import SsastEdgeError
-from train.engine import Machine
+from train.machine import Machine
 from train.recipe import RecipeError
 from train.task import Places
 

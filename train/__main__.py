@@ -383,7 +383,7 @@ def export(
 
 def _clip_options(options: dict[str, Any]) -> dict[str, Any]:
     """The options of `run_options` as the training functions take them."""
-    from train.engine import Machine
+    from train.machine import Machine
 
     names = "accelerator", "devices", "nodes", "workers", "threads"
     return {

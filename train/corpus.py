@@ -18,7 +18,8 @@ from train.data.manifest import Example, ManifestError, missing_files, read_mani
 from train.data.shards import ShardSource
 from train.data.source import ClipSource, FileSource, PcmCache, make_pcm_cache
 from train.data.statistics import fbank_statistics
-from train.engine import Machine, TrainingData
+from train.engine import TrainingData
+from train.machine import Machine
 from train.recipe import FinetuneRecipe, PretrainRecipe, RecipeError
 
 __all__ = ["Corpus", "Part", "hold_out", "open_corpus", "open_recordings"]

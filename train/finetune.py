@@ -19,8 +19,9 @@ from ssast_edge.evaluation.metrics import mean_average_precision
 from train.checkpoint import Model, build_model
 from train.corpus import Corpus, Part, open_corpus
 from train.data.clips import BatchOrder, ClipBatches
-from train.engine import Machine, Validation, fit, open_machine, resume_point
+from train.engine import Validation, fit, resume_point
 from train.initial import start_from
+from train.machine import Machine, open_machine
 from train.model import Classifier
 from train.recipe import FinetuneRecipe, RecipeError
 from train.scoring import score_clips, targets_of

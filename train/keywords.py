@@ -19,8 +19,9 @@ from ssast_edge.evaluation.metrics import mean_average_precision
 from train.augment import LogMelAugmentConfig
 from train.checkpoint import Model, build_model
 from train.data.clips import Batch
-from train.engine import Machine, TrainingData, Validation, fit, open_machine, resume_point
+from train.engine import TrainingData, Validation, fit, resume_point
 from train.initial import start_from
+from train.machine import Machine, open_machine
 from train.mining import load_mined
 from train.model import Classifier
 from train.packs import Clip, Split

@@ -21,17 +21,10 @@ from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 
 from train.checkpoint import Model, build_model
 from train.data.clips import Batch
-from train.engine import (
-    Machine,
-    Objective,
-    TrainingData,
-    Validation,
-    fit,
-    open_machine,
-    resume_point,
-)
+from train.engine import Objective, TrainingData, Validation, fit, resume_point
 from train.initial import start_from
 from train.keywords import pack_sources
+from train.machine import Machine, open_machine
 from train.model import TokenTagger
 from train.packs import Split, read_packs
 from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, load_phones

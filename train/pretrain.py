@@ -20,7 +20,8 @@ from torch import Tensor
 from train.checkpoint import Model, build_model
 from train.corpus import Corpus, open_corpus
 from train.data.clips import Batch, BatchOrder, ClipBatches
-from train.engine import Machine, Objective, Validation, fit, open_machine, resume_point
+from train.engine import Objective, Validation, fit, resume_point
+from train.machine import Machine, open_machine
 from train.plots import plot_reconstruction
 from train.pretext import MaskedSpectrogramPretext
 from train.recipe import PretrainRecipe, RecipeError

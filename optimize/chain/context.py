@@ -13,8 +13,8 @@ from optimize.quantization.calibration_audio import write_calibration_manifest
 from optimize.recipe import OptimizeRecipe
 from ssast_edge.errors import SsastEdgeError
 from train.checkpoint import load_checkpoint
-from train.engine import Machine
 from train.export import origin
+from train.machine import Machine
 from train.packs import read_packs
 from train.recipe import KeywordRecipe, recipe_table
 from train.task import Places

@@ -12,7 +12,7 @@ from optimize.pruning.prune import PruneConfig, first_step, prune
 from optimize.pruning.recovery import DistillConfig, classifier_recipe, open_data, recover
 from optimize.pruning.selection import Limits
 from train.checkpoint import build_model, load_checkpoint
-from train.engine import Machine, open_machine
+from train.machine import Machine, open_machine
 from train.model import Classifier
 from train.task import Places
 

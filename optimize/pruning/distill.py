@@ -17,8 +17,9 @@ from optimize.pruning.recovery import (
     recover,
 )
 from train.checkpoint import build_model
-from train.engine import Machine, open_machine, resume_point
+from train.engine import resume_point
 from train.initial import start_from
+from train.machine import Machine, open_machine
 from train.model import Classifier
 from train.task import Places
 

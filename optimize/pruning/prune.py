@@ -43,7 +43,7 @@ from optimize.pruning.sparsity import make_sparse
 from optimize.pruning.surgery import Kept, shrink, shrunk_encoder, shrunk_model
 from train.checkpoint import Checkpoint, has_checkpoint, load_classifier, save_checkpoint
 from train.data.clips import Batch
-from train.engine import Machine, open_machine
+from train.machine import Machine, open_machine
 from train.model import Classifier, EncoderConfig
 from train.task import Places, TaskData
 

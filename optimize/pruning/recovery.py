@@ -21,11 +21,12 @@ from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 from optimize.pruning.sparsity import keep_zeros
 from train.checkpoint import Checkpoint, CheckpointError, load_classifier
 from train.data.clips import Batch
-from train.engine import Batches, Machine, Objective, Validation, fit, resume_point
+from train.engine import Batches, Objective, Validation, fit, resume_point
 from train.evaluate import at_length
 from train.finetune import ClipObjective, open_clips
 from train.initial import Start
 from train.keywords import KeywordObjective, open_keywords
+from train.machine import Machine
 from train.model import Classifier
 from train.recipe import FinetuneRecipe, KeywordRecipe, Recipe
 from train.task import Places, TaskData, TaskObjective

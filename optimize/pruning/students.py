@@ -15,7 +15,7 @@ from optimize.pruning.recovery import (
     recover,
 )
 from train.checkpoint import load_classifier
-from train.engine import Machine, open_machine
+from train.machine import Machine, open_machine
 from train.recipe import load_recipe
 from train.task import Places
 

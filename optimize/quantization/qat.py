@@ -40,8 +40,8 @@ from optimize.quantization.quantize import (
 )
 from ssast_edge.bundle import Bundle, load_bundle
 from train.checkpoint import load_classifier
-from train.engine import Machine, open_machine
 from train.export import export_bundle
+from train.machine import Machine, open_machine
 from train.task import Places
 
 __all__ = [

@@ -15,9 +15,9 @@ import soundfile  # noqa: E402
 import tests.train.conftest as keywords  # noqa: E402
 from train.config import EngineConfig, ModelConfig, OptimizerConfig  # noqa: E402
 from train.data.clips import ClipConfig  # noqa: E402
-from train.engine import Machine  # noqa: E402
 from train.finetune import finetune  # noqa: E402
 from train.keywords import train_keywords  # noqa: E402
+from train.machine import Machine  # noqa: E402
 from train.recipe import FinetuneRecipe, KeywordRecipe, ManifestConfig  # noqa: E402
 from train.task import Places  # noqa: E402
 

@@ -12,9 +12,9 @@ for _module in ("torch", "scipy", "safetensors", "soundfile", "lightning_fabric"
 import soundfile  # noqa: E402
 
 from train.config import EngineConfig, ModelConfig, OptimizerConfig  # noqa: E402
-from train.engine import Machine  # noqa: E402
 from train.export import export_bundle  # noqa: E402
 from train.keywords import train_keywords  # noqa: E402
+from train.machine import Machine  # noqa: E402
 from train.recipe import DataConfig, KeywordRecipe  # noqa: E402
 from train.windows import WindowConfig  # noqa: E402
 

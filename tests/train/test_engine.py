@@ -19,7 +19,8 @@ import torch  # noqa: E402
 from train.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
 from train.config import EngineConfig, ModelConfig, OptimizerConfig  # noqa: E402
 from train.data.clips import Batch, ClipConfig  # noqa: E402
-from train.engine import Machine, TrainingData, Validation, fit, open_machine, resume_point  # noqa: E402
+from train.engine import TrainingData, Validation, fit, resume_point  # noqa: E402
+from train.machine import Machine, open_machine  # noqa: E402
 from train.pretext import MaskedSpectrogramPretext, PretextConfig  # noqa: E402
 from train.pretrain import PretextObjective  # noqa: E402
 from train.recipe import ManifestConfig, PretrainRecipe, RecipeError  # noqa: E402
