@@ -17,9 +17,9 @@ from train.options import (
     MANIFESTS,
     MINED,
     NO_CACHE,
+    RUN_OPTIONS,
     SEED,
     SYNTHETIC,
-    run_options,
 )
 
 
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 @main.command()
-@run_options
+@RUN_OPTIONS
 def pretrain(recipe: Path, out: Path | None, overrides: tuple[str, ...], **options: Any) -> None:
     """Pretrain an encoder on unlabelled audio; the same command again resumes it."""
     from train.pretrain import pretrain as run
@@ -44,7 +44,7 @@ def pretrain(recipe: Path, out: Path | None, overrides: tuple[str, ...], **optio
 
 
 @main.command()
-@run_options
+@RUN_OPTIONS
 @DATA
 @SYNTHETIC
 @JOBS
@@ -156,7 +156,10 @@ def align(
     out: Path,
     jobs: int,
 ) -> None:
-    """Find the phones of the recordings that train and validate, for recipes of task phones."""
+    """Find the phones of the recordings that train and validate, for recipes of task phones.
+
+    Recordings that cannot be aligned are skipped and listed beside OUT.
+    """
     from train.packs import read_packs
     from train.phone_alignment import align_clips
     from train.training_set import read_wanted_synthetic
@@ -171,10 +174,11 @@ def align(
         found, skipped = align_clips([c for c in clips if c.split != "test"], jobs=jobs)
         found.save(out)
         click.echo(f"{out}: {len(found.labels)} recordings")
+        listed = out.with_name(f"{out.name}.skipped.txt")
+        listed.unlink(missing_ok=True)  # of an earlier run
         if skipped:
-            listed = out.with_suffix(".skipped.txt")
-            listed.write_text("".join(f"{line}\n" for line in skipped))
-            click.echo(f"{len(skipped)} recordings skipped, listed in {listed}", err=True)
+            listed.write_text("".join(f"{line}\n" for line in skipped), encoding="utf-8")
+            click.echo(f"skipped: {len(skipped)}, listed in {listed}", err=True)
 
 
 @main.command()
@@ -382,7 +386,7 @@ def export(
 
 
 def _clip_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of `run_options` as the training functions take them."""
+    """The options of RUN_OPTIONS as the training functions take them."""
     from train.machine import Machine
 
     names = "accelerator", "devices", "nodes", "workers", "threads"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -78,6 +79,4 @@ def choose_precision(precision: str, accelerator: str) -> str:
 
 
 def _torchrun_processes() -> int:
-    import os
-
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -18,12 +18,12 @@ __all__ = [
     "MANIFESTS",
     "MINED",
     "NO_CACHE",
+    "RUN_OPTIONS",
     "SEED",
     "SYNTHETIC",
     "THREADS",
     "WORKERS",
     "options_of",
-    "run_options",
 ]
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -44,7 +44,7 @@ def options_of(*options: Callable[[Command], Command]) -> Callable[[Command], Co
 
 DATA = click.option(
     "--data", type=FOLDER, default=Path("../shared/data"), show_default=True,
-    help="Recordings of keyword recipes.",
+    help="Recordings of keyword and phone recipes.",
 )  # fmt: skip
 MANIFESTS = click.option(
     "--manifests", type=FOLDER, default=Path("runs/manifests"), show_default=True,
@@ -60,7 +60,7 @@ NO_CACHE = click.option(
 )  # fmt: skip
 SYNTHETIC = click.option(
     "--synthetic", type=FOLDER, default=Path("runs/synthetic"), show_default=True,
-    help="Speech of `python -m train.synthesize`, for keyword recipes.",
+    help="Speech of `python -m train.synthesize`, for recipes of keywords and phones.",
 )  # fmt: skip
 MINED = click.option(
     "--mined", type=FILE, multiple=True,
@@ -68,7 +68,7 @@ MINED = click.option(
 )  # fmt: skip
 JOBS = click.option(
     "--jobs", type=click.IntRange(min=1), default=2, show_default=True,
-    help="Processes that decode and render.",
+    help="Processes that work on recordings side by side.",
 )  # fmt: skip
 SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 ACCELERATOR = click.option(
@@ -84,7 +84,8 @@ THREADS = click.option(
     help="Of the CPU, in training.  [default: torch's choice]",
 )  # fmt: skip
 
-run_options = options_of(  # of every command that trains a recipe
+# Of every command of `train` that trains a recipe.
+RUN_OPTIONS = options_of(
     click.argument("recipe", type=FILE),
     click.option("--out", type=FOLDER, help="Folder of the run.  [default: runs/<name>]"),
     click.option(

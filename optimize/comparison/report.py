@@ -19,10 +19,10 @@ from optimize.comparison.figures import (
 )
 from optimize.comparison.tables import (
     accuracy_table,
+    change,
     cost_table,
     figure,
     gains_table,
-    points,
     rounds_table,
     track_table,
 )
@@ -83,14 +83,6 @@ def comparison_text(found: Mapping[str, Any]) -> str:
     return markdown_tables([table for table in tables if table is not None])
 
 
-def _change(lost: Mapping[str, Any]) -> str:
-    if lost["value"] >= 0:
-        return f"loses {points(lost)} points of accuracy"
-    ends = ("low", "high") if lost.get("low") is not None else ()
-    gained = {"value": -lost["value"], **{ends[i]: -lost[ends[1 - i]] for i in range(len(ends))}}
-    return f"gains {points(gained)} points of accuracy"
-
-
 def _summary(models: Sequence[Row], results: Results) -> list[str]:
     small, dense = shipped(models), models[0]
     if small is None:
@@ -103,7 +95,7 @@ def _summary(models: Sequence[Row], results: Results) -> list[str]:
     if small.get("macs") and dense.get("macs"):
         text += f" and {100 * small['macs'] / dense['macs']:.0f} % of its multiply-accumulates"
     lost = [entry["lost"] for _, entry in _places(small) if entry.get("lost")]
-    text += f"; it {_change(lost[0])}." if lost else "."
+    text += f"; it {change(lost[0])}." if lost else "."
     return [text, *_verdict(models, results)]
 
 

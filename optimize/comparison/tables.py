@@ -7,7 +7,15 @@ from typing import Any
 
 from optimize.comparison.document import Table
 
-__all__ = ["accuracy_table", "cost_table", "figure", "points", "rounds_table", "track_table"]
+__all__ = [
+    "change",
+    "accuracy_table",
+    "cost_table",
+    "figure",
+    "points",
+    "rounds_table",
+    "track_table",
+]
 
 Found = Mapping[str, Any]
 
@@ -25,6 +33,16 @@ def points(estimate: Mapping[str, Any] | None) -> str:
     if estimate.get("low") is not None:
         text += f" ({100 * estimate['low']:.2f} to {100 * estimate['high']:.2f})"
     return text
+
+
+def change(lost: Mapping[str, Any]) -> str:
+    """In words: how many points of accuracy are lost, or gained, with their interval."""
+    if lost["value"] >= 0:
+        return f"loses {points(lost)} points of accuracy"
+    gained = {"value": -lost["value"]}
+    if lost.get("low") is not None:
+        gained |= {"low": 0.0 - lost["high"], "high": 0.0 - lost["low"]}  # no -0.00
+    return f"gains {points(gained)} points of accuracy"
 
 
 def accuracy_table(found: Found) -> Table | None:

@@ -16,6 +16,7 @@ from optimize.__main__ import main  # noqa: E402
 from optimize.chain.keeper import Chain, ChainError  # noqa: E402
 from optimize.comparison.clips import decisions, logit_differences  # noqa: E402
 from optimize.comparison.latency import interleaved  # noqa: E402
+from optimize.comparison.tables import change  # noqa: E402
 from optimize.comparison.tracks import clips_right  # noqa: E402
 from optimize.comparison.verdict import targets  # noqa: E402
 from optimize.recipe import CompareConfig, load_optimize_recipe  # noqa: E402
@@ -208,3 +209,16 @@ def test_the_recipes_of_the_project_are_valid(path: Path) -> None:
     recipe = load_optimize_recipe(path)
     assert recipe.prune is None or recipe.prune.has_goal
     assert recipe.quantize is not None
+
+
+@pytest.mark.parametrize(
+    ("lost", "text"),
+    [
+        ({"value": 0.0076, "low": -0.001, "high": 0.0157}, "loses 0.76 (-0.10 to 1.57) points"),
+        ({"value": -0.0076, "low": -0.0157, "high": 0.0}, "gains 0.76 (0.00 to 1.57) points"),
+        ({"value": -0.01}, "gains 1.00 points"),
+        ({"value": 0.0}, "loses 0.00 points"),
+    ],
+)
+def test_what_accuracy_did_is_told_in_words(lost: dict[str, float], text: str) -> None:
+    assert change(lost) == f"{text} of accuracy"

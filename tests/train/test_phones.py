@@ -221,6 +221,7 @@ def test_the_command_aligns_what_trains_and_skips_what_it_cannot(tmp_path: Path)
     result = CliRunner().invoke(main, ["align", "--jobs", "1", *map(str, arguments)])
     assert result.exit_code == 0, result.output
     assert f"{len(wanted) - 1} recordings" in result.stdout
-    assert "1 recordings skipped" in result.stderr
-    assert broken.path.name in (tmp_path / "phones.skipped.txt").read_text()
+    assert "skipped: 1" in result.stderr
+    listed = tmp_path / "phones.npz.skipped.txt"
+    assert broken.path.name in listed.read_text()
     assert load_phones(out).labels.keys() == wanted - {clip_key(broken)}

@@ -310,3 +310,9 @@ def _split_by_systemd(line: str) -> Sequence[str]:
         if not found:
             return words
         words.append((word.value or b"").decode().replace("$$", "$").replace("%%", "%"))
+
+
+def test_a_machine_too_busy_to_import_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_IMPORT_S", 0)
+    with pytest.raises(SsastEdgeError, match="did not import ssast-edge within 0 s"):
+        service.listen_command([])
