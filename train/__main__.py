@@ -51,7 +51,7 @@ def pretrain(recipe: Path, out: Path | None, overrides: tuple[str, ...], **optio
 @click.option("--init", type=FILE, help="Pretrained encoder: a run's checkpoint, or an import.")
 @MINED
 @click.option("--phones", type=FILE, default=Path("runs/phones.npz"), show_default=True,
-              help="Of `python -m train align`, for a recipe of task phones.")  # fmt: skip
+              help="Of `python -m train align`, for a recipe of task phones or stream.")  # fmt: skip
 def finetune(
     recipe: Path,
     out: Path | None,
@@ -68,7 +68,15 @@ def finetune(
     from train.finetune import finetune as run_clips
     from train.keywords import train_keywords
     from train.phones import train_phones
-    from train.recipe import KeywordRecipe, PhoneRecipe, PretrainRecipe, RecipeError, load_recipe
+    from train.recipe import (
+        KeywordRecipe,
+        PhoneRecipe,
+        PretrainRecipe,
+        RecipeError,
+        StreamRecipe,
+        load_recipe,
+    )
+    from train.streaming import train_stream
 
     with one_line_errors():
         loaded = load_recipe(recipe, overrides)
@@ -83,9 +91,10 @@ def finetune(
                     mined=mined, machine=settings["machine"],
                 )
             )  # fmt: skip
-        elif isinstance(loaded, PhoneRecipe):
+        elif isinstance(loaded, PhoneRecipe | StreamRecipe):
+            train: Any = train_phones if isinstance(loaded, PhoneRecipe) else train_stream
             click.echo(
-                train_phones(
+                train(
                     loaded, data=data, synthetic=synthetic, phones=phones, out=folder, jobs=jobs,
                     init=init, machine=settings["machine"],
                 )

@@ -26,6 +26,7 @@ from train.recipe import (
     PhoneRecipe,
     PretrainRecipe,
     Recipe,
+    StreamRecipe,
     parse_recipe,
     recipe_table,
 )
@@ -72,7 +73,7 @@ def build_model(recipe: Recipe, classes: Sequence[str], mean: float, std: float)
     encoder = Encoder(recipe.encoder_config())
     if isinstance(recipe, PretrainRecipe):
         return MaskedSpectrogramPretext(encoder, recipe.pretext)
-    if isinstance(recipe, PhoneRecipe):
+    if isinstance(recipe, PhoneRecipe | StreamRecipe):
         return TokenTagger(encoder, len(classes), mean=mean, std=std)
     pooling: Pooling = "mean"
     if isinstance(recipe, FinetuneRecipe) and recipe.pooling == "cls":
@@ -81,9 +82,19 @@ def build_model(recipe: Recipe, classes: Sequence[str], mean: float, std: float)
 
 
 def load_classifier(folder: Path) -> tuple[Classifier, Checkpoint]:
-    """The averaged weights of a fine-tuned checkpoint, in evaluation mode, and the checkpoint."""
+    """The averaged weights of a fine-tuned checkpoint, in evaluation mode, and the checkpoint.
+
+    Of a stream's tagger: the classifier of what its last token tells after `window_frames`.
+    """
     checkpoint = load_checkpoint(folder)
-    model = build_model(checkpoint.recipe, checkpoint.classes, checkpoint.mean, checkpoint.std)
+    recipe, classes = checkpoint.recipe, checkpoint.classes
+    if isinstance(recipe, StreamRecipe):
+        encoder = Encoder(recipe.window_encoder_config())
+        model: Model = Classifier(
+            encoder, len(classes), mean=checkpoint.mean, std=checkpoint.std, pooling="last"
+        )
+    else:
+        model = build_model(recipe, classes, checkpoint.mean, checkpoint.std)
     if not isinstance(model, Classifier):
         raise CheckpointError(f"{folder} is a pretrained encoder without classes; fine-tune it")
     load_weights(model, checkpoint.average, folder)

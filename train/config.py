@@ -24,6 +24,7 @@ class ModelConfig:
     stride_frames: int = 4
     dropout: float = 0.1
     drop_path: float = 0.0
+    context: int = 0  # tokens that a token sees before it, task "stream"; see EncoderConfig
     # Widths of a pruned model (optimize/pruning/prune.py); see train.model.EncoderConfig.
     head_dim: int = 0
     block_heads: tuple[int, ...] = ()

@@ -26,7 +26,7 @@ from train.checkpoint import Checkpoint, load_classifier
 from train.model import Classifier
 from train.onnx_graph import SEGMENTS, build_graph, embedding_width
 from train.packs import DATA_LICENCES
-from train.recipe import FinetuneRecipe, KeywordRecipe, recipe_table
+from train.recipe import FinetuneRecipe, SpotterRecipe, StreamRecipe, recipe_table
 
 __all__ = ["export_bundle", "origin"]
 
@@ -54,19 +54,23 @@ def export_bundle(
     model, checkpoint = load_classifier(folder)
     recipe = checkpoint.recipe
     labels, activation = checkpoint.classes, "sigmoid"
-    if isinstance(recipe, KeywordRecipe):
+    if isinstance(recipe, SpotterRecipe):
         labels = recipe.labels
         _keep_outputs(model, len(labels))
         task, hop_ms = task or "keyword-spotting", hop_ms or recipe.hop_ms
     elif isinstance(recipe, FinetuneRecipe) and recipe.loss == "ce":
         activation = "softmax"
-    num_frames = recipe.encoder_config().num_frames
+    num_frames = model.encoder.config.num_frames
+    segments, hop_frames = SEGMENTS, 0
+    if isinstance(recipe, StreamRecipe):  # a stretch a hop: each is computed once
+        hop_frames = round(recipe.hop_ms / recipe.fbank.hop_ms)
+        segments = num_frames // hop_frames
     fbank = _golden_input(checkpoint, num_frames)
     with torch.no_grad():
         logits = model(torch.from_numpy(fbank)[None])[0].numpy()
     with tempfile.TemporaryDirectory() as temporary:
         onnx_path = Path(temporary) / "model.onnx"
-        onnx.save(build_graph(model), onnx_path)
+        onnx.save(build_graph(model, segments=segments, hop_frames=hop_frames), onnx_path)
         session = onnxruntime.InferenceSession(onnx_path, providers=["CPUExecutionProvider"])
         exported = session.run(None, {"fbank": fbank[None]})[0][0]
         difference = float(np.abs(exported - logits).max())
@@ -88,8 +92,8 @@ def export_bundle(
                 "hop_ms": hop_ms or _TAGGING_HOP_MS,
                 "activation": activation,
                 "embedding": {
-                    "segments": SEGMENTS,
-                    "width": embedding_width(recipe.encoder_config()),
+                    "segments": segments,
+                    "width": embedding_width(model.encoder.config),
                 },
                 "models": [{"backend": "onnx", "precision": "fp32", "file": "model.onnx"}],
                 "triggers": {

@@ -6,12 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from train.checkpoint import CheckpointError, has_checkpoint, load_checkpoint, load_weights
 from train.formats import Imported, import_checkpoint
 from train.model import Encoder, EncoderConfig, fit_pos_embed
-from train.recipe import FinetuneRecipe, PhoneRecipe
+from train.recipe import FinetuneRecipe, PhoneRecipe, StreamRecipe
 
 __all__ = ["Start", "read_any", "start_from"]
 
@@ -31,7 +32,7 @@ def read_any(path: Path, *, stride: tuple[int, int] | None = None) -> Imported:
         elif group not in ("mean", "std"):
             groups["pretext"][key] = value
     recipe, classes = checkpoint.recipe, checkpoint.classes
-    if isinstance(recipe, PhoneRecipe):  # its head tells phones of tokens: of no use to others
+    if isinstance(recipe, PhoneRecipe | StreamRecipe):  # its head tells phones of tokens: of no use to others
         groups["head"], classes = {}, ()
     is_cls = isinstance(recipe, FinetuneRecipe) and recipe.pooling == "cls"
     return Imported(
@@ -59,7 +60,9 @@ class Start:
 def start_from(path: Path, encoder: Encoder) -> Start:
     """Put the weights of any checkpoint that `read_any` reads in `encoder`.
 
-    Positions are cut or stretched to the encoder's grid; patch shape and sizes must agree.
+    Positions are cut or stretched to the encoder's grid; patch shape and sizes must agree. An
+    encoder with a context starts from one without: prefix tokens and positions are left out, and
+    all distances weigh alike.
     """
     found = read_any(path)
     its, wanted = found.config, encoder.config
@@ -76,9 +79,18 @@ def start_from(path: Path, encoder: Encoder) -> Start:
             "(model.num_heads, head_dim and block_heads)"
         )
     weights = dict(found.encoder)
-    pos = weights["pos_embed"]
-    if pos.shape[2] == wanted.dim:
-        weights["pos_embed"] = fit_pos_embed(pos, found.config, wanted)
+    if its.context and not wanted.context:
+        raise CheckpointError(
+            f"{path}: the encoder sees {its.context} tokens back, the recipe wants one that sees "
+            "all of its window (model.context)"
+        )
+    if wanted.context and not its.context:
+        del weights["pos_embed"], weights["prefix_tokens"]
+        for name, value in encoder.state_dict().items():
+            if name.endswith("attn.back"):
+                weights[name] = torch.zeros_like(value)
+    elif not wanted.context and weights["pos_embed"].shape[2] == wanted.dim:
+        weights["pos_embed"] = fit_pos_embed(weights["pos_embed"], found.config, wanted)
     load_weights(encoder, weights, path)
     digest = hashlib.sha256()
     for name, value in sorted(found.encoder.items()):

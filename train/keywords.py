@@ -26,7 +26,7 @@ from train.mining import load_mined
 from train.model import Classifier
 from train.packs import Clip, Split
 from train.pool import FeaturePool, make_pool
-from train.recipe import KeywordRecipe, RecipeError
+from train.recipe import KeywordRecipe, RecipeError, SpotterRecipe
 from train.selection import track_validation
 from train.task import Places, TaskData, TaskObjective
 from train.training_set import training_set
@@ -179,7 +179,7 @@ def window_validation(sampler: WindowSampler, labels: int) -> Validation:
 
 
 def prepare_pool(
-    recipe: KeywordRecipe,
+    recipe: SpotterRecipe,
     data: Path,
     synthetic: Path | None,
     folder: Path,
@@ -207,7 +207,7 @@ def pack_sources(packs: Sequence[str], *, synthetic: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*names, *(["synthetic"] if synthetic else [])]))
 
 
-def _renderings(clip: Clip, recipe: KeywordRecipe) -> int:
+def _renderings(clip: Clip, recipe: SpotterRecipe) -> int:
     data = recipe.data
     if clip.kind == "keyword":
         is_recorded = clip.pack != "synthetic"

@@ -27,10 +27,12 @@ __all__ = [
     "PatchEmbed",
     "TokenTagger",
     "fit_pos_embed",
+    "pooled_tokens",
+    "relative_bias",
     "resize_pos_embed",
 ]
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["mean", "cls", "last"]
 Grid = tuple[int, int]
 
 # dim, depth and heads of the paper's models; EncoderConfig takes any other numbers too.
@@ -56,6 +58,10 @@ class EncoderConfig:
     num_heads: int = 3
     mlp_ratio: float = 4.0
     num_prefix_tokens: int = 2  # class and distillation token; 1 for a model without distillation
+    # Tokens before it that a token sees besides itself; 0: all of the window, before and after. With
+    # a context no token depends on what comes later: the encoder can go on where it stopped. It has
+    # no prefix tokens, and positions relative to each token.
+    context: int = 0
     dropout: float = 0.0  # on attention and MLP outputs, training only
     drop_path: float = (
         0.0  # chance to skip the last block, falling to 0 at the first; training only
@@ -81,8 +87,18 @@ class EncoderConfig:
                 f"patch {self.patch_bins}x{self.patch_frames} does not fit the input "
                 f"{self.num_mel_bins}x{self.num_frames} (mel bins x frames)"
             )
-        if min(self.stride_bins, self.stride_frames, self.depth, self.num_prefix_tokens) < 1:
-            raise ValueError("strides, depth and num_prefix_tokens must be at least 1")
+        if min(self.stride_bins, self.stride_frames, self.depth) < 1:
+            raise ValueError("strides and depth must be at least 1")
+        if self.context < 0 or (self.num_prefix_tokens < 1) != (self.context > 0):
+            raise ValueError(
+                "num_prefix_tokens must be at least 1, and 0 with a context, got "
+                f"{self.num_prefix_tokens} and a context of {self.context}"
+            )
+        if self.context and self.grid[0] != 1:
+            raise ValueError(
+                f"a context wants patches of all {self.num_mel_bins} mel bins, got {self.grid[0]} "
+                "rows of patches (patch_bins)"
+            )
         for name in ("block_heads", "block_hidden"):
             widths = getattr(self, name)
             if widths and (len(widths) != self.depth or min(widths) < 0):
@@ -203,23 +219,62 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return shares @ value.contiguous()
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention with one fused query-key-value projection."""
+def _attend_back(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Attention of each token to itself and the `context` before it, (B, heads, N, head_dim) each.
 
-    def __init__(self, dim: int, num_heads: int, head_dim: int, dropout: float = 0.0) -> None:
+    bias: (heads, context + 1), added to the similarity of the token so many tokens back. Before
+    the first token lie keys and values of zeros, as in the empty caches of a stream that begins.
+    """
+    context, tokens = bias.shape[1] - 1, query.shape[2]
+    key, value = (F.pad(x, (0, 0, context, 0)) for x in (key, value))
+    mask = relative_bias(bias, tokens).to(query.dtype)
+    if query.device.type != "cpu" or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    scaled = (query * query.shape[-1] ** -0.5).contiguous()
+    shares = torch.softmax(scaled @ key.transpose(-1, -2).contiguous() + mask, -1)
+    return shares.to(value.dtype) @ value.contiguous()
+
+
+def relative_bias(bias: Tensor, tokens: int) -> Tensor:
+    """(heads, context + 1) -> (heads, tokens, context + tokens): -inf where a token does not look.
+
+    Token i is key context + i; keys before `context` are those of earlier tokens.
+    """
+    context = bias.shape[1] - 1
+    back = torch.arange(tokens)[:, None] + context - torch.arange(context + tokens)[None]
+    sees = ((back >= 0) & (back <= context)).to(bias.device)
+    spread = bias[:, back.clamp(0, context).to(bias.device)]
+    return spread.masked_fill(~sees, float("-inf"))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused query-key-value projection.
+
+    context: see EncoderConfig; with it `back` holds a bias for each head and distance.
+    """
+
+    back: nn.Parameter | None
+
+    def __init__(
+        self, dim: int, num_heads: int, head_dim: int, dropout: float = 0.0, context: int = 0
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = head_dim
         self.qkv = Linear(dim, 3 * num_heads * head_dim)
         self.proj = Linear(num_heads * head_dim, dim)
         self.drop = nn.Dropout(dropout)
+        self.back = nn.Parameter(torch.zeros(num_heads, context + 1)) if context else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         batch, tokens, _ = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, head_dim)
-        mixed = _attend(query, key, value)
+        if self.back is None:
+            mixed = _attend(query, key, value)
+        else:
+            mixed = _attend_back(query, key, value, self.back)
         mixed = mixed.transpose(1, 2).flatten(2)  # (B, N, heads * head_dim)
         projected: Tensor = self.drop(self.proj(mixed))
         return projected
@@ -256,11 +311,12 @@ class Block(nn.Module):
         mlp_hidden: int,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        context: int = 0,
     ) -> None:
         super().__init__()
         self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(dim, eps=1e-6) if num_heads else None
-        self.attn = Attention(dim, num_heads, head_dim, dropout) if num_heads else None
+        self.attn = Attention(dim, num_heads, head_dim, dropout, context) if num_heads else None
         self.norm2 = nn.LayerNorm(dim, eps=1e-6) if mlp_hidden else None
         self.mlp = Mlp(dim, mlp_hidden, dropout) if mlp_hidden else None
 
@@ -281,15 +337,23 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Patch embedding, prefix tokens, learned positions and transformer blocks."""
+    """Patch embedding, prefix tokens, learned positions and transformer blocks.
+
+    With a context there are no prefix tokens and positions: a bias in each block stands for them.
+    """
+
+    prefix_tokens: nn.Parameter | None
+    pos_embed: nn.Parameter | None
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
         self.patch_embed = PatchEmbed(config)
         prefix = config.num_prefix_tokens
-        self.prefix_tokens = nn.Parameter(torch.zeros(1, prefix, config.dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, prefix + config.num_patches, config.dim))
+        self.prefix_tokens = self.pos_embed = None
+        if not config.context:
+            self.prefix_tokens = nn.Parameter(torch.zeros(1, prefix, config.dim))
+            self.pos_embed = nn.Parameter(torch.zeros(1, prefix + config.num_patches, config.dim))
         self.blocks = nn.ModuleList(
             Block(
                 config.dim,
@@ -298,13 +362,15 @@ class Encoder(nn.Module):
                 hidden,
                 config.dropout,
                 config.drop_path * number / max(1, config.depth - 1),
+                config.context,
             )
             for number, (heads, hidden) in enumerate(zip(config.heads, config.hidden, strict=True))
         )
         self.checkpoint_activations = False  # recompute blocks in the backward pass: less memory
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
-        nn.init.trunc_normal_(self.prefix_tokens, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for added in (self.prefix_tokens, self.pos_embed):
+            if added is not None:
+                nn.init.trunc_normal_(added, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -312,8 +378,10 @@ class Encoder(nn.Module):
 
     def encode(self, patches: Tensor) -> Tensor:
         """(B, N, D) patch tokens -> (B, prefix + N, D), after the final norm."""
-        prefix = self.prefix_tokens.expand(patches.shape[0], -1, -1)
-        tokens = torch.cat([prefix, patches], dim=1) + self.pos_embed
+        tokens = patches
+        if self.prefix_tokens is not None and self.pos_embed is not None:
+            prefix = self.prefix_tokens.expand(patches.shape[0], -1, -1)
+            tokens = torch.cat([prefix, patches], dim=1) + self.pos_embed
         for block in self.blocks:
             if self.checkpoint_activations and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, use_reentrant=False)
@@ -361,13 +429,19 @@ class Classifier(nn.Module):
         """(B, T, F) raw log-mel -> (B, D) pooled embedding."""
         tokens = self.encoder((fbank - self.mean) / (2 * self.std))
         prefix = self.encoder.config.num_prefix_tokens
-        chosen: Tensor = tokens[:, prefix:] if self.pooling == "mean" else tokens[:, :prefix]
-        return chosen.mean(dim=1)
+        first, last = pooled_tokens(self.pooling, prefix, tokens.shape[1])
+        pooled: Tensor = tokens[:, first:last].mean(dim=1)
+        return pooled
 
     def forward(self, fbank: Tensor) -> Tensor:
         """(B, T, F) raw log-mel -> (B, labels) logits."""
         logits: Tensor = self.head(self.embed(fbank))
         return logits
+
+
+def pooled_tokens(pooling: Pooling, prefix: int, tokens: int) -> tuple[int, int]:
+    """From where to where the tokens lie whose mean goes to the head."""
+    return {"mean": (prefix, tokens), "cls": (0, prefix), "last": (tokens - 1, tokens)}[pooling]
 
 
 class TokenTagger(nn.Module):

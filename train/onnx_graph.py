@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from train.model import Attention, Block, Classifier, EncoderConfig
+from ssast_edge.backends.hops import HOP_FRAMES
+from train.model import (
+    Attention,
+    Block,
+    Classifier,
+    EncoderConfig,
+    pooled_tokens,
+    relative_bias,
+)
 
 __all__ = [
     "DOMAIN",
@@ -41,17 +49,19 @@ EMBEDDING = "embedding"
 # The last knows the labels' words best, the one before it what no label names.
 EMBEDDED_BLOCKS = 2
 SEGMENTS = 12  # stretches of a window that the embedding tells apart
+_UNSEEN = -1e4  # to a similarity: no share is left, in half precision too
 _IR_VERSION = 9  # the newest that every ONNX Runtime since 1.17 reads
 
 
 def build_graph(
-    model: Classifier, *, batch: int | None = 1, segments: int = SEGMENTS
+    model: Classifier, *, batch: int | None = 1, segments: int = SEGMENTS, hop_frames: int = 0
 ) -> onnx.ModelProto:
     """Input "fbank" (batch, T, F) raw log-mel, outputs "logits" (batch, labels) and "embedding".
 
     The embedding, (batch, segments, blocks * D), holds the means of the tokens in each of so many
     equal stretches of the window, after each of the last blocks; 0 segments: no such output. batch
-    None: any number.
+    None: any number. hop_frames: of a model with a context, kept in the metadata for what makes a
+    graph of one hop of it.
     """
     config = model.encoder.config
     graph = _Graph()
@@ -59,15 +69,15 @@ def build_graph(
     means = ""
     if segments:
         means = graph.weight(f"{EMBEDDING}.means", _segment_means(config, segments)[None])
-    embedded = []
+    embedded, count = [], config.num_prefix_tokens + config.num_patches
     for number, block in enumerate(model.encoder.blocks):
         assert isinstance(block, Block)
-        tokens = _block(graph, f"blocks.{number}", block, tokens)
+        tokens = _block(graph, f"blocks.{number}", block, count, tokens)
         if segments and number >= config.depth - EMBEDDED_BLOCKS:
             embedded.append(graph.node("MatMul", f"{EMBEDDING}.{number}", [means, tokens]))
     tokens = graph.layer_norm("norm", model.encoder.norm, tokens)
     prefix = config.num_prefix_tokens
-    first, last = (prefix, prefix + config.num_patches) if model.pooling == "mean" else (0, prefix)
+    first, last = pooled_tokens(model.pooling, prefix, prefix + config.num_patches)
     chosen = graph.node(
         "Slice", "pool.slice", [tokens, *graph.integers("pool", [first], [last], [1])]
     )
@@ -98,6 +108,8 @@ def build_graph(
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
         functions=[_function(model)],
     )
+    if hop_frames:
+        helper.set_model_props(model_proto, {HOP_FRAMES: str(hop_frames)})
     onnx.checker.check_model(model_proto)
     return model_proto
 
@@ -154,10 +166,13 @@ class _Graph:
 def _patch_embed(graph: _Graph, model: Classifier) -> str:
     encoder = model.encoder
     projection, config = encoder.patch_embed.proj, encoder.config
-    addend = encoder.pos_embed.detach().clone()  # what each token gets beside its projection
-    addend[:, : config.num_prefix_tokens] += encoder.prefix_tokens
+    # What each token gets beside its projection.
+    addend = torch.zeros(1, config.num_prefix_tokens + config.num_patches, config.dim)
+    if encoder.pos_embed is not None and encoder.prefix_tokens is not None:
+        addend += encoder.pos_embed.detach()
+        addend[:, : config.num_prefix_tokens] += encoder.prefix_tokens.detach()
     assert projection.bias is not None
-    addend[:, config.num_prefix_tokens :] += projection.bias
+    addend[:, config.num_prefix_tokens :] += projection.bias.detach()
     return graph.node(
         FUSED_PATCH_EMBED,
         "patch_embed",
@@ -229,10 +244,11 @@ def _function(model: Classifier) -> onnx.FunctionProto:
     )
 
 
-def _block(graph: _Graph, name: str, block: Block, x: str) -> str:
+def _block(graph: _Graph, name: str, block: Block, count: int, x: str) -> str:
+    """count: of the tokens, x (B, count, D)."""
     if block.norm1 is not None and block.attn is not None:
         normed = graph.layer_norm(f"{name}.norm1", block.norm1, x)
-        mixed = _attention(graph, f"{name}.attn", block.attn, normed)
+        mixed = _attention(graph, f"{name}.attn", block.attn, count, normed)
         x = graph.node("Add", f"{name}.add1", [x, mixed])
     if block.norm2 is not None and block.mlp is not None:
         normed = graph.layer_norm(f"{name}.norm2", block.norm2, x)
@@ -243,7 +259,7 @@ def _block(graph: _Graph, name: str, block: Block, x: str) -> str:
     return x
 
 
-def _attention(graph: _Graph, name: str, attention: Attention, x: str) -> str:
+def _attention(graph: _Graph, name: str, attention: Attention, tokens: int, x: str) -> str:
     heads, width = attention.num_heads, attention.head_dim
     joint = graph.linear(f"{name}.qkv", attention.qkv, x)
     query, key, value = (f"{name}.{part}" for part in ("query", "key", "value"))
@@ -252,17 +268,31 @@ def _attention(graph: _Graph, name: str, attention: Attention, x: str) -> str:
             "Split", [joint], [query, key, value], name=f"{name}.split", axis=-1, num_outputs=3
         )
     )
-    (shape,) = graph.integers(f"{name}.heads", [0, 0, heads, width])
+    rows = 0 if attention.back is None else -1
+    (shape,) = graph.integers(f"{name}.heads", [0, rows, heads, width])
 
     def apart(part: str, perm: list[int]) -> str:
         rows = graph.node("Reshape", f"{part}.reshape", [part, shape])
         return graph.node("Transpose", f"{part}.transpose", [rows], perm=perm)
 
+    def since(part: str) -> str:
+        """With the keys or values of zeros that stand for what was before the window."""
+        if attention.back is None:
+            return part
+        pads = graph.integers(f"{part}.before", [0, attention.back.shape[1] - 1, 0, 0, 0, 0])
+        return graph.node("Pad", f"{part}.padded", [part, *pads])
+
     scale = graph.weight(f"{name}.scale", np.array(width**-0.5, dtype=np.float32))
     scaled = graph.node("Mul", f"{name}.scaled", [apart(query, [0, 2, 1, 3]), scale])
-    similarity = graph.node("MatMul", f"{name}.similarity", [scaled, apart(key, [0, 2, 3, 1])])
+    similarity = graph.node(
+        "MatMul", f"{name}.similarity", [scaled, apart(since(key), [0, 2, 3, 1])]
+    )
+    if attention.back is not None:
+        mask = relative_bias(attention.back.detach(), tokens).clamp_min(_UNSEEN)
+        weight = graph.weight(f"{name}.back", _numpy(mask[None]))
+        similarity = graph.node("Add", f"{name}.masked", [similarity, weight])
     shares = graph.node("Softmax", f"{name}.softmax", [similarity], axis=-1)
-    mixed = graph.node("MatMul", f"{name}.mixed", [shares, apart(value, [0, 2, 1, 3])])
+    mixed = graph.node("MatMul", f"{name}.mixed", [shares, apart(since(value), [0, 2, 1, 3])])
     rows = graph.node("Transpose", f"{name}.rows", [mixed], perm=[0, 2, 1, 3])
     (flat,) = graph.integers(f"{name}.flat", [0, 0, heads * width])
     joined = graph.node("Reshape", f"{name}.joined", [rows, flat])

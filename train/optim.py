@@ -137,4 +137,4 @@ def _depth(name: str) -> int:
 
 
 def _is_token(name: str) -> bool:
-    return any(word in name for word in ("tokens", "pos_embed", "mask_embed"))
+    return any(word in name for word in ("tokens", "pos_embed", "mask_embed", "attn.back"))

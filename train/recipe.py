@@ -20,6 +20,7 @@ from train.data.clips import ClipConfig
 from train.model import EncoderConfig
 from train.phone_windows import PackWeights, PhoneWindowConfig
 from train.pretext import MaskedSpectrogramPretext, PretextConfig
+from train.sequences import SequenceConfig
 from train.windows import WindowConfig
 
 if sys.version_info >= (3, 11):
@@ -37,6 +38,8 @@ __all__ = [
     "PretrainRecipe",
     "Recipe",
     "RecipeError",
+    "SpotterRecipe",
+    "StreamRecipe",
     "load_recipe",
     "override",
     "parse",
@@ -155,13 +158,8 @@ class KeywordRecipe:
 
     def __post_init__(self) -> None:
         """Refuse, before hours of work, what training or the bundle would refuse after them."""
-        outputs = [*self.labels, *self.auxiliary_labels]
         _check_names(self.name, self.seed)
-        if not self.labels:
-            raise ValueError("labels must not be empty")
-        twice = [label for label in outputs if outputs.count(label) > 1]
-        if twice:
-            raise ValueError(f"label {twice[0]!r} is given twice")
+        _check_labels(self.labels, self.auxiliary_labels)
         _check_smoothing(self.label_smoothing)
         check_hop(self.hop_ms, self.fbank, self.windows.num_frames)
         self.encoder_config()
@@ -169,6 +167,59 @@ class KeywordRecipe:
     def encoder_config(self) -> EncoderConfig:
         """The encoder's shape: the model's free sizes on this front end and window."""
         return _encoder_config(self.model, self.fbank, self.windows.num_frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamRecipe:
+    """Keyword spotting token by token, each with the tokens before it alone, task "stream"."""
+
+    task: ClassVar[str] = "stream"
+
+    name: str
+    labels: tuple[str, ...]
+    optimizer: OptimizerConfig
+    data: DataConfig
+    model: ModelConfig  # with a context
+    auxiliary_labels: tuple[str, ...] = ()  # words learned beside the labels and dropped at export
+    label_smoothing: float = 0.005
+    phone_share: float = 0.3  # of the phones' loss beside the words'
+    seed: int = 0
+    hop_ms: int = 80
+    # What a stream that begins, or goes on after a gap, is heard from: so much before it is zeros.
+    window_frames: int = 156
+    fbank: FbankConfig = field(default_factory=FbankConfig)
+    sequences: SequenceConfig = field(default_factory=SequenceConfig)
+    waveform_augment: WaveformAugmentConfig = field(default_factory=WaveformAugmentConfig)
+    log_mel_augment: LogMelAugmentConfig = field(default_factory=LogMelAugmentConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse, before hours of work, what training or the bundle would refuse after them."""
+        _check_names(self.name, self.seed)
+        _check_labels(self.labels, self.auxiliary_labels)
+        _check_smoothing(self.label_smoothing)
+        if not self.model.context:
+            raise ValueError("task stream wants model.context above 0: tokens that a token sees")
+        if not self.phone_share >= 0:
+            raise ValueError(f"phone_share must be 0 or more, got {self.phone_share}")
+        check_hop(self.hop_ms, self.fbank, self.window_frames)
+        hop, stride = round(self.hop_ms / self.fbank.hop_ms), self.model.stride_frames
+        overlap = self.model.patch_frames - stride
+        if hop % stride or (self.window_frames - overlap) % hop:
+            raise ValueError(
+                f"hop_ms must be whole patch strides ({stride} frames) and window_frames {overlap} "
+                f"more than whole hops, got {self.hop_ms} and {self.window_frames}"
+            )
+        self.encoder_config()
+
+    def encoder_config(self) -> EncoderConfig:
+        """The encoder's shape: the model's free sizes on this front end and sequence."""
+        return _encoder_config(self.model, self.fbank, self.sequences.num_frames)
+
+    def window_encoder_config(self) -> EncoderConfig:
+        """The same on the window that a device starts from."""
+        return _encoder_config(self.model, self.fbank, self.window_frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,16 +339,28 @@ class FinetuneRecipe:
         return _encoder_config(self.model, self.fbank, self.clips.num_frames)
 
 
-Recipe = KeywordRecipe | PretrainRecipe | FinetuneRecipe | PhoneRecipe
-TASKS: dict[
-    str, type[KeywordRecipe] | type[PretrainRecipe] | type[FinetuneRecipe] | type[PhoneRecipe]
-] = {kind.task: kind for kind in (KeywordRecipe, PretrainRecipe, FinetuneRecipe, PhoneRecipe)}
+SpotterRecipe = KeywordRecipe | StreamRecipe
+Recipe = SpotterRecipe | PretrainRecipe | FinetuneRecipe | PhoneRecipe
+TASKS: dict[str, type[Recipe]] = {
+    kind.task: kind
+    for kind in (KeywordRecipe, StreamRecipe, PretrainRecipe, FinetuneRecipe, PhoneRecipe)
+}
 
 
 def _encoder_config(model: ModelConfig, fbank: FbankConfig, num_frames: int) -> EncoderConfig:
-    return EncoderConfig(
-        num_frames=num_frames, num_mel_bins=fbank.num_mel_bins, **dataclasses.asdict(model)
-    )
+    sizes = dataclasses.asdict(model)
+    if model.context:
+        sizes["num_prefix_tokens"] = 0
+    return EncoderConfig(num_frames=num_frames, num_mel_bins=fbank.num_mel_bins, **sizes)
+
+
+def _check_labels(labels: tuple[str, ...], auxiliary_labels: tuple[str, ...]) -> None:
+    outputs = [*labels, *auxiliary_labels]
+    if not labels:
+        raise ValueError("labels must not be empty")
+    twice = [label for label in outputs if outputs.count(label) > 1]
+    if twice:
+        raise ValueError(f"label {twice[0]!r} is given twice")
 
 
 def _check_names(name: str, seed: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ssast_edge.evaluation.det import DetPoint, det_curve, miss_rate_at
 from ssast_edge.evaluation.noise import mix_noise
@@ -23,13 +24,14 @@ from ssast_edge.fbank import Fbank
 from ssast_edge.trigger import TriggerConfig
 from train.checkpoint import Model
 from train.engine import Validation
-from train.model import Classifier
-from train.recipe import KeywordRecipe, RecipeError
+from train.model import Classifier, TokenTagger
+from train.recipe import KeywordRecipe, RecipeError, SpotterRecipe, StreamRecipe
 from train.triggers import as_recording, track_clips, track_noise
 
 __all__ = ["HeardTrack", "curve_of", "track_validation", "validation_tracks"]
 
 _BATCH = 128  # windows
+_TOKENS = 2000  # of a stretch that is computed at once
 _PIECE = 16000 * 10
 _LOGITS = np.arange(-4.0, 8.01, 0.5)  # of the threshold of all labels
 
@@ -41,22 +43,62 @@ class HeardTrack:
     track: Track
     fbank: NDArray[np.float16]
 
-    def scores(self, model: Classifier, recipe: KeywordRecipe, device: torch.device) -> HopScores:
+    def scores(
+        self, model: Classifier | TokenTagger, recipe: SpotterRecipe, device: torch.device
+    ) -> HopScores:
         """The model's scores at every hop, missing context as zeros."""
-        window, hop = recipe.windows.num_frames, round(recipe.hop_ms / recipe.fbank.hop_ms)
-        padded = np.concatenate([np.zeros((window, self.fbank.shape[1]), np.float16), self.fbank])
+        hop = round(recipe.hop_ms / recipe.fbank.hop_ms)
         stops = np.arange(hop, len(self.fbank) + 1, hop)
+        if isinstance(model, TokenTagger):
+            assert isinstance(recipe, StreamRecipe)
+            logits = self._token_logits(model, recipe, stops, device)
+        else:
+            assert isinstance(recipe, KeywordRecipe)
+            logits = self._window_logits(model, recipe, stops, device)
+        end = (stops - 1) * recipe.fbank.hop_samples + recipe.fbank.window_samples
+        scores = torch.sigmoid(logits[:, : len(recipe.labels)]).cpu().numpy()
+        return HopScores(recipe.labels, end / recipe.fbank.sample_rate, scores)
+
+    def _window_logits(
+        self,
+        model: Classifier,
+        recipe: KeywordRecipe,
+        stops: NDArray[np.intp],
+        device: torch.device,
+    ) -> Tensor:
+        window = recipe.windows.num_frames
+        padded = np.concatenate([np.zeros((window, self.fbank.shape[1]), np.float16), self.fbank])
         found = []
         for first in range(0, len(stops), _BATCH):
             batch = [padded[stop : stop + window] for stop in stops[first : first + _BATCH]]
             windows = torch.from_numpy(np.stack(batch).astype(np.float32))
-            logits = model(windows.to(device)).float()
-            found.append(torch.sigmoid(logits[:, : len(recipe.labels)]).cpu().numpy())
-        end = (stops - 1) * recipe.fbank.hop_samples + recipe.fbank.window_samples
-        return HopScores(recipe.labels, end / recipe.fbank.sample_rate, np.concatenate(found))
+            found.append(model(windows.to(device)).float())
+        return torch.cat(found)
+
+    def _token_logits(
+        self,
+        model: TokenTagger,
+        recipe: StreamRecipe,
+        stops: NDArray[np.intp],
+        device: torch.device,
+    ) -> Tensor:
+        """Stretches of the track, each after as much of it as the model can remember."""
+        config = recipe.encoder_config()
+        stride, memory = config.stride_frames, config.context * config.depth
+        before = np.zeros((config.patch_frames, self.fbank.shape[1]), np.float16)
+        padded = np.concatenate([before, self.fbank])
+        found = []
+        # Token t of the padded track ends at frame t * stride of the track.
+        last = len(self.fbank) // stride
+        for first in range(0, last + 1, _TOKENS):
+            begin, end = max(0, first - memory), min(first + _TOKENS, last + 1)
+            piece = padded[begin * stride : (end - 1) * stride + config.patch_frames]
+            fbank = torch.from_numpy(piece.astype(np.float32))[None].to(device)
+            found.append(model(fbank)[0, first - begin :].float())
+        return torch.cat(found)[torch.from_numpy(stops // stride).to(device)]
 
 
-def validation_tracks(recipe: KeywordRecipe, data: Path) -> dict[str, HeardTrack]:
+def validation_tracks(recipe: SpotterRecipe, data: Path) -> dict[str, HeardTrack]:
     """The validation track of the recipe's own packs, clean and at 10 dB.
 
     RecipeError where it says none of the labels.
@@ -73,7 +115,10 @@ def validation_tracks(recipe: KeywordRecipe, data: Path) -> dict[str, HeardTrack
 
 
 def curve_of(
-    heard: HeardTrack, model: Classifier, recipe: KeywordRecipe, device: torch.device
+    heard: HeardTrack,
+    model: Classifier | TokenTagger,
+    recipe: SpotterRecipe,
+    device: torch.device,
 ) -> list[DetPoint]:
     """Misses against false accepts while one threshold of all keywords moves."""
     said = {word.label for word in heard.track.words}
@@ -82,13 +127,13 @@ def curve_of(
     return det_curve([(hops, heard.track)], triggers, _LOGITS.tolist())
 
 
-def track_validation(recipe: KeywordRecipe, data: Path) -> Validation:
+def track_validation(recipe: SpotterRecipe, data: Path) -> Validation:
     """Misses of the validation track's words at the recipe's rate of false accepts."""
     heard = validation_tracks(recipe, data)
     wanted = recipe.selection.false_accepts_per_hour
 
     def measure(model: Model, fabric: Fabric) -> dict[str, float]:
-        assert isinstance(model, Classifier)
+        assert isinstance(model, Classifier | TokenTagger)
         found: dict[str, float] = {}
         for name, one in heard.items():
             missed = miss_rate_at(curve_of(one, model, recipe, fabric.device), wanted)
@@ -99,7 +144,7 @@ def track_validation(recipe: KeywordRecipe, data: Path) -> Validation:
     return Validation(measure, "missed", higher_is_better=False)
 
 
-def _fbank(recipe: KeywordRecipe, audio: Audio) -> NDArray[np.float16]:
+def _fbank(recipe: SpotterRecipe, audio: Audio) -> NDArray[np.float16]:
     front_end = Fbank(recipe.fbank)
     pieces = [
         front_end.push(audio[first : first + _PIECE]).astype(np.float16)

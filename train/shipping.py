@@ -9,7 +9,7 @@ from typing import Any
 
 from train.checkpoint import load_checkpoint
 from train.export import export_bundle
-from train.recipe import KeywordRecipe
+from train.recipe import SpotterRecipe
 from train.triggers import choose_triggers
 
 __all__ = ["ship"]
@@ -30,7 +30,7 @@ def ship(
     not at all.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        if isinstance(load_checkpoint(checkpoint).recipe, KeywordRecipe):
+        if isinstance(load_checkpoint(checkpoint).recipe, SpotterRecipe):
             draft = Path(temporary) / "draft"
             export_bundle(checkpoint, draft)
             settings["triggers"], report = choose_triggers(draft, data, seed=seed)

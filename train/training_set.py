@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from train.packs import Clip, Split, read_packs, read_synthetic, says
-from train.recipe import KeywordRecipe, RecipeError
+from train.recipe import RecipeError, SpotterRecipe
 
 __all__ = ["read_wanted_synthetic", "training_set"]
 
 
 def training_set(
-    recipe: KeywordRecipe, data: Path, synthetic: Path | None, split: Split
+    recipe: SpotterRecipe, data: Path, synthetic: Path | None, split: Split
 ) -> list[Clip]:
     """The recipe's clips of a split. Running speech that says a label is left out."""
     fold = recipe.data.esc10_test_fold
@@ -32,7 +32,7 @@ def read_wanted_synthetic(folder: Path | None) -> list[Clip]:
     return read_synthetic(folder)
 
 
-def _wanted(clip: Clip, recipe: KeywordRecipe) -> bool:
+def _wanted(clip: Clip, recipe: SpotterRecipe) -> bool:
     if clip.kind == "keyword":  # a wake word that is no label may say nothing else
         return clip.word in recipe.labels or not clip.word
     if clip.kind in ("word", "sound"):

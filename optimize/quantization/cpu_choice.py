@@ -6,7 +6,7 @@ What wins depends on the processor: without VNNI signed activations have no kern
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from optimize.comparison.latency import Latency, interleaved
 from optimize.quantization.calibration import INPUT, open_session
 from optimize.quantization.judge import Difference
+from ssast_edge.backends.hops import HopByHop, is_streaming
 
 __all__ = ["CpuFacts", "FormResult", "choose_cpu_form", "cpu_facts", "race"]
 
@@ -69,12 +70,22 @@ def race(
     *,
     rounds: int = 16,
 ) -> dict[str, Latency]:
-    """Latencies on one (T, F) window, the float graph ("float32") first and the measure."""
-    sessions = {"float32": open_session(float_graph)}
-    sessions |= {name: open_session(graph) for name, graph in forms.items()}
-    inputs = {INPUT: np.ascontiguousarray(window[None])}
-    calls = {name: (lambda s=session: s.run(None, inputs)) for name, session in sessions.items()}
+    """Latencies on one (T, F) window, the float graph ("float32") first and the measure.
+
+    A graph of a hop runs the window's last.
+    """
+    graphs = {"float32": float_graph, **forms}
+    calls = {name: _call(graph, window) for name, graph in graphs.items()}
     return interleaved(calls, rounds=rounds)
+
+
+def _call(graph: onnx.ModelProto, window: NDArray[np.float32]) -> Callable[[], object]:
+    session = open_session(graph)
+    if is_streaming(session):
+        hops = HopByHop(session, len(window))
+        return lambda: hops.infer(window, new_frames=hops.hop_frames, embeds=True)
+    inputs = {INPUT: np.ascontiguousarray(window[None])}
+    return lambda: session.run(None, inputs)
 
 
 def choose_cpu_form(forms: list[FormResult], budget: float | None) -> tuple[str, str]:

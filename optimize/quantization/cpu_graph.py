@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from optimize.quantization.exported import Ast, AstBlock, FloatArray, Linear, Norm
 from optimize.quantization.qdq import quantize_weight
 
-__all__ = ["FORMS", "PATCH_EMBED", "CpuForm", "cpu_graph", "layer_names"]
+__all__ = ["FORMS", "PATCH_EMBED", "CpuForm", "Writer", "cpu_graph", "layer_names", "port"]
 
 PATCH_EMBED = "patch_embed"
 _MICROSOFT = "com.microsoft"
@@ -68,10 +68,12 @@ def cpu_graph(
     PATCH_EMBED's. excluded: layers that stay float; the head always does. weight_bits: with 7,
     sums of two products fit 16 bits, which is exact on CPUs without VNNI too.
     """
-    return _Writer(ast, form, ranges or {}, excluded, weight_bits).write()
+    return Writer(ast, form, ranges or {}, excluded, weight_bits).write()
 
 
-class _Writer:
+class Writer:
+    """Node by node; the form of a hop (stream_graph.py) changes what is before it."""
+
     def __init__(
         self, ast: Ast, form: CpuForm, ranges: Ranges, excluded: Collection[str], weight_bits: int
     ) -> None:
@@ -88,7 +90,7 @@ class _Writer:
     def write(self) -> onnx.ModelProto:
         ast = self.ast
         x = self._patch_embed()
-        outputs = [_port("logits", [1, len(ast.head.bias)])]
+        outputs = [port("logits", [1, len(ast.head.bias)])]
         embedded: list[str] = []
         for block in ast.blocks:
             x = self._block(block, x)
@@ -99,7 +101,7 @@ class _Writer:
         if ast.embedding is not None:
             self._node("Concat", "embedding", embedded, output="embedding", axis=-1)
             width = len(embedded) * len(ast.norm.weight)
-            outputs.append(_port("embedding", [1, len(ast.embedding.means), width]))
+            outputs.append(port("embedding", [1, len(ast.embedding.means), width]))
         x = self._norm("norm", ast.norm, x)
         ends = [self._integers(f"pool.{i}", [end]) for i, end in enumerate(ast.pooled)]
         x = self._node("Slice", "pool.slice", [x, *ends])
@@ -110,7 +112,7 @@ class _Writer:
         graph = helper.make_graph(
             self.nodes,
             f"ssast-{self.form.name}",
-            [_port("fbank", inputs)],
+            [port("fbank", inputs)],
             outputs,
             initializer=list(self.weights.values()),
         )
@@ -183,6 +185,8 @@ class _Writer:
         addend = ast.addend[prefix:][self._order]
         turned = weight.transpose(2, 1, 0).astype(np.float32)  # (patch frames, patch bins, D)
         patches = self._patches(turned, addend)
+        if not prefix:
+            return patches
         before = self._constant(f"{PATCH_EMBED}.prefix", ast.addend[:prefix])
         return self._node("Concat", PATCH_EMBED, [before, patches], axis=0)
 
@@ -289,7 +293,7 @@ class _Writer:
         name = block.name
         if block.norm1 is not None and block.qkv is not None and block.proj is not None:
             normed = self._norm(f"{name}.norm1", block.norm1, x)
-            mixed = self._attention(f"{name}.attn", block.qkv, block.heads, normed)
+            mixed = self._attention(block, normed)
             x = self._node("Add", f"{name}.add1", [x, self._linear(block.proj, mixed)])
         if block.norm2 is not None and block.fc1 is not None and block.fc2 is not None:
             normed = self._norm(f"{name}.norm2", block.norm2, x)
@@ -298,7 +302,9 @@ class _Writer:
             x = self._node("Add", f"{name}.add2", [x, self._linear(block.fc2, active)])
         return x
 
-    def _attention(self, name: str, qkv: Linear, heads: int, x: str) -> str:
+    def _attention(self, block: AstBlock, x: str) -> str:
+        name, qkv, heads = f"{block.name}.attn", block.qkv, block.heads
+        assert qkv is not None
         width = len(qkv.bias) // 3
         flat = self._integers(f"attention.flat.{width}", [self.tokens, width])
         if self.form.fused_attention and qkv.name not in self.floats:
@@ -330,5 +336,6 @@ class _Writer:
         return self._node("QAttention", name, inputs, domain=_MICROSOFT, num_heads=heads)
 
 
-def _port(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
+def port(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
+    """An input or output of floats."""
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)

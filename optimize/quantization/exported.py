@@ -14,6 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from ssast_edge.backends.hops import HOP_FRAMES
+
 __all__ = ["Ast", "AstBlock", "Embedding", "Linear", "Norm", "NotOurGraph", "read_ast"]
 
 FloatArray = NDArray[np.float32]
@@ -54,6 +56,9 @@ class AstBlock:
     norm2: Norm | None
     fc1: Linear | None
     fc2: Linear | None
+    # (heads, context + 1): added to the similarity of the token so many tokens back. None: every
+    # token sees the whole window.
+    back: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +86,12 @@ class Ast:
     head_norm: Norm
     head: Linear
     embedding: Embedding | None = None
+    hop_frames: int = 0  # of a streaming model: what the runtime gives it at once
+
+    @property
+    def context(self) -> int:
+        """Tokens before it that a token sees; 0: the whole window."""
+        return max((b.back.shape[1] - 1 for b in self.blocks if b.back is not None), default=0)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -148,6 +159,7 @@ def _read(model: onnx.ModelProto) -> Ast:
             heads,
             *(norm(f"{name}.norm1"), linear(f"{name}.attn.qkv"), linear(f"{name}.attn.proj")),
             *(norm(f"{name}.norm2"), linear(f"{name}.mlp.fc1"), linear(f"{name}.mlp.fc2")),
+            back=_back(arrays.get(f"{name}.attn.back")),
         )
 
     found = (name.split(".")[1] for name in nodes if name.startswith("blocks."))
@@ -174,7 +186,16 @@ def _read(model: onnx.ModelProto) -> Ast:
         head_norm=head_norm,
         head=head,
         embedding=embedding,
+        hop_frames=next((int(p.value) for p in model.metadata_props if p.key == HOP_FRAMES), 0),
     )
+
+
+def _back(mask: FloatArray | None) -> FloatArray | None:
+    """(1, heads, N, context + N) as the graph has it -> (heads, context + 1) by distance."""
+    if mask is None:
+        return None
+    context = mask.shape[3] - mask.shape[2]
+    return np.ascontiguousarray(mask[0, :, 0, : context + 1][:, ::-1])
 
 
 def _block_of(tensor: str) -> str:

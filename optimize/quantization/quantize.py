@@ -30,6 +30,7 @@ from optimize.quantization.observers import METHODS
 from optimize.quantization.precision import tensorrt_int8
 from optimize.quantization.qdq import quantize_graph
 from optimize.quantization.quantize_report import QuantizeReport, TensorrtReport
+from optimize.quantization.stream_graph import stream_graph
 from ssast_edge.bundle import Bundle
 from train.export import LOG_MEL_FLOOR
 
@@ -47,6 +48,7 @@ __all__ = [
 
 _JUDGED = 4  # one window in so many judges, the others calibrate
 _QDQ_FORMS = ("qdq-unsigned", "qdq-signed")
+_HOP_FORMS = ("static", "dynamic")  # those that a graph of one hop is written in
 Build = Callable[[Collection[str]], onnx.ModelProto]
 
 
@@ -140,18 +142,20 @@ def quantize_bundle(
                 graph, thresholds, excluded, ranges=unsigned, weight_bits=bits
             )
         by_layer = layer_ranges(bundle, ast, seen, thresholds)
-        return lambda excluded: cpu_graph(
+        write = stream_graph if ast.hop_frames else cpu_graph
+        return lambda excluded: write(
             ast, FORMS[form], by_layer, excluded=excluded, weight_bits=bits
         )
 
     chosen_observer, observers = _choose_observer(config, seen, judge, builder)
     thresholds = seen.thresholds(chosen_observer)
-    bits, first = config.weight_bits or 7, config.forms[0]
+    names = [f for f in config.forms if not ast.hop_frames or f in _HOP_FORMS] or ["static"]
+    bits, first = config.weight_bits or 7, names[0]
     if not config.weight_bits and not is_within(
         judge.judge(builder(first, thresholds, 7)(())), config
     ):
         bits = 8
-    builds = {form: builder(form, thresholds, bits) for form in config.forms}
+    builds = {form: builder(form, thresholds, bits) for form in names}
     graphs = {form: build(()) for form, build in builds.items()}
     latencies = race(graph, graphs, windows[0], rounds=config.rounds)
     forms = [
