@@ -70,6 +70,7 @@ class Keeper:
 
     def __init__(self, backend: Backend, background: Background) -> None:
         self._backend, self._background = backend, background
+        self.hop_frames = backend.hop_frames
         self.rows: list[Array] = []
 
     def infer(self, fbank: Array, *, new_frames: int | None = None) -> Array:

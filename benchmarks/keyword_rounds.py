@@ -18,9 +18,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.output import write_json
 from ssast_edge.evaluation.det import DetPoint, miss_rate_at
-from train.checkpoint import load_classifier
+from train.checkpoint import load_spotter
 from train.errors import one_line_errors
-from train.recipe import KeywordRecipe, RecipeError
 from train.selection import curve_of, validation_tracks
 
 RATES = (0.5, 1.0, 2.0)  # false accepts per hour
@@ -33,15 +32,12 @@ def measure(checkpoints: dict[str, Path], data: Path) -> tuple[Curves, float, in
     curves: Curves = {}
     heard = None
     for name, folder in checkpoints.items():
-        model, checkpoint = load_classifier(folder)
-        recipe = checkpoint.recipe
-        if not isinstance(recipe, KeywordRecipe):
-            raise RecipeError(f"{folder}: task is {recipe.task!r}, wanted 'keywords'")
+        model, recipe = load_spotter(folder)
         if heard is None:
             heard = validation_tracks(recipe, data)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             curves[name] = {
-                condition: curve_of(one, model.eval(), recipe, torch.device("cpu"))
+                condition: curve_of(one, model, recipe, torch.device("cpu"))
                 for condition, one in heard.items()
             }
         click.echo(f"{name}: done", err=True)

@@ -91,11 +91,17 @@ class Spotter:
             on_choice=on_choice,
             on_note=on_note,
         )
+        self._hop_frames = round(self.hop_ms / bundle.fbank.hop_ms)
+        if self._hop_frames % self.backend.hop_frames:
+            least = round(self.backend.hop_frames * bundle.fbank.hop_ms)
+            raise SsastEdgeError(
+                f"hop_ms must be a multiple of {least} for this model, which hears so much at "
+                f"once, got {self.hop_ms}"
+            )
         self.infer_ms = LatencyHistogram()
         self._on_scores = on_scores
         self._to_scores = _ACTIVATIONS[bundle.activation]
         self._enrolled = EnrolledScores(bundle.enrolled) if bundle.enrolled else None
-        self._hop_frames = round(self.hop_ms / bundle.fbank.hop_ms)
         self._piece_samples = round(_PIECE_S * bundle.fbank.sample_rate)
         self._sample_rate = bundle.fbank.sample_rate
         self._frame_samples, self._frame_hop = bundle.fbank.window_samples, bundle.fbank.hop_samples
@@ -213,8 +219,8 @@ class Spotter:
         start = self._frames % self._window  # the oldest frame
         began = perf_counter()
         window = self._ring[start : start + self._window]
-        is_next = self._inferred == self._frames - self._hop_frames
-        self._scores = self._infer_scores(window, self._hop_frames if is_next else None, began)
+        new_frames = self._frames - self._inferred if self._inferred >= 0 else None
+        self._scores = self._infer_scores(window, new_frames, began)
         self._inferred = self._frames
         self.hops += 1
         end_sample = (self._frames - 1) * self._frame_hop + self._frame_samples

@@ -26,6 +26,7 @@ from train.recipe import (
     PhoneRecipe,
     PretrainRecipe,
     Recipe,
+    SpotterRecipe,
     StreamRecipe,
     parse_recipe,
     recipe_table,
@@ -34,10 +35,12 @@ from train.recipe import (
 __all__ = [
     "Checkpoint",
     "CheckpointError",
+    "build_classifier",
     "build_model",
     "has_checkpoint",
     "load_checkpoint",
     "load_classifier",
+    "load_spotter",
     "load_weights",
     "optimizer_tensors",
     "restore_optimizer",
@@ -81,24 +84,40 @@ def build_model(recipe: Recipe, classes: Sequence[str], mean: float, std: float)
     return Classifier(encoder, len(classes), mean=mean, std=std, pooling=pooling)
 
 
-def load_classifier(folder: Path) -> tuple[Classifier, Checkpoint]:
-    """The averaged weights of a fine-tuned checkpoint, in evaluation mode, and the checkpoint.
+def build_classifier(
+    recipe: Recipe, classes: Sequence[str], mean: float, std: float
+) -> Classifier | None:
+    """The recipe's untrained model as a device runs it, window by window; None: it has none.
 
     Of a stream's tagger: the classifier of what its last token tells after `window_frames`.
     """
-    checkpoint = load_checkpoint(folder)
-    recipe, classes = checkpoint.recipe, checkpoint.classes
     if isinstance(recipe, StreamRecipe):
         encoder = Encoder(recipe.window_encoder_config())
-        model: Model = Classifier(
-            encoder, len(classes), mean=checkpoint.mean, std=checkpoint.std, pooling="last"
-        )
-    else:
-        model = build_model(recipe, classes, checkpoint.mean, checkpoint.std)
-    if not isinstance(model, Classifier):
+        return Classifier(encoder, len(classes), mean=mean, std=std, pooling="last")
+    model = build_model(recipe, classes, mean, std)
+    return model if isinstance(model, Classifier) else None
+
+
+def load_classifier(folder: Path) -> tuple[Classifier, Checkpoint]:
+    """The averaged weights of a fine-tuned checkpoint, in evaluation mode, and the checkpoint."""
+    checkpoint = load_checkpoint(folder)
+    model = build_classifier(checkpoint.recipe, checkpoint.classes, checkpoint.mean, checkpoint.std)
+    if model is None:
         raise CheckpointError(f"{folder} is a pretrained encoder without classes; fine-tune it")
     load_weights(model, checkpoint.average, folder)
     return model.eval(), checkpoint
+
+
+def load_spotter(folder: Path) -> tuple[Classifier | TokenTagger, SpotterRecipe]:
+    """The averaged weights of a keyword checkpoint as they were trained, and their recipe."""
+    checkpoint = load_checkpoint(folder)
+    recipe = checkpoint.recipe
+    if not isinstance(recipe, SpotterRecipe):
+        raise CheckpointError(f"{folder}: task is {recipe.task!r}, wanted 'keywords' or 'stream'")
+    model = build_model(recipe, checkpoint.classes, checkpoint.mean, checkpoint.std)
+    assert isinstance(model, Classifier | TokenTagger)
+    load_weights(model, checkpoint.average, folder)
+    return model.eval(), recipe
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:

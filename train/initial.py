@@ -32,7 +32,9 @@ def read_any(path: Path, *, stride: tuple[int, int] | None = None) -> Imported:
         elif group not in ("mean", "std"):
             groups["pretext"][key] = value
     recipe, classes = checkpoint.recipe, checkpoint.classes
-    if isinstance(recipe, PhoneRecipe | StreamRecipe):  # its head tells phones of tokens: of no use to others
+    if isinstance(
+        recipe, PhoneRecipe | StreamRecipe
+    ):  # its head tells phones of tokens: of no use to others
         groups["head"], classes = {}, ()
     is_cls = isinstance(recipe, FinetuneRecipe) and recipe.pooling == "cls"
     return Imported(

@@ -58,9 +58,9 @@ class EncoderConfig:
     num_heads: int = 3
     mlp_ratio: float = 4.0
     num_prefix_tokens: int = 2  # class and distillation token; 1 for a model without distillation
-    # Tokens before it that a token sees besides itself; 0: all of the window, before and after. With
-    # a context no token depends on what comes later: the encoder can go on where it stopped. It has
-    # no prefix tokens, and positions relative to each token.
+    # Tokens before it that a token sees besides itself; 0: all of the window, before and after.
+    # With a context no token depends on what comes later: the encoder can go on where it stopped.
+    # It has no prefix tokens, and positions relative to each token.
     context: int = 0
     dropout: float = 0.0  # on attention and MLP outputs, training only
     drop_path: float = (

@@ -268,8 +268,8 @@ def _attention(graph: _Graph, name: str, attention: Attention, tokens: int, x: s
             "Split", [joint], [query, key, value], name=f"{name}.split", axis=-1, num_outputs=3
         )
     )
-    rows = 0 if attention.back is None else -1
-    (shape,) = graph.integers(f"{name}.heads", [0, rows, heads, width])
+    as_many = 0 if attention.back is None else -1  # queries are fewer than keys there
+    (shape,) = graph.integers(f"{name}.heads", [0, as_many, heads, width])
 
     def apart(part: str, perm: list[int]) -> str:
         rows = graph.node("Reshape", f"{part}.reshape", [part, shape])

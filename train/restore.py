@@ -21,16 +21,15 @@ from ssast_edge.bundle import Bundle
 from train.checkpoint import (
     Checkpoint,
     CheckpointError,
-    build_model,
+    build_classifier,
     has_checkpoint,
     load_weights,
     save_checkpoint,
 )
 from train.export import TOLERANCE
-from train.model import Classifier
 from train.onnx_graph import FUSED_PATCH_EMBED
 from train.packs import DATA_LICENCES
-from train.recipe import KeywordRecipe, PhoneRecipe, PretrainRecipe, Recipe, parse_recipe
+from train.recipe import PhoneRecipe, PretrainRecipe, Recipe, SpotterRecipe, parse_recipe
 
 __all__ = ["restore"]
 
@@ -53,11 +52,11 @@ def restore(bundle: Bundle, out: Path, recipe: Recipe | None = None) -> Path:
         raise CheckpointError(
             f"recipe {recipe.name} is of task {recipe.task}, a bundle holds a classifier"
         )
-    if isinstance(recipe, KeywordRecipe):  # what export drops
+    if isinstance(recipe, SpotterRecipe):  # what export drops
         recipe = dataclasses.replace(recipe, auxiliary_labels=())
     statistics = bundle.normalization.mean, bundle.normalization.std
-    model = build_model(recipe, bundle.labels, *statistics)
-    assert isinstance(model, Classifier)
+    model = build_classifier(recipe, bundle.labels, *statistics)
+    assert model is not None
     weights = _weights(_float_graph(bundle), model.encoder.config.num_prefix_tokens)
     weights |= {"mean": torch.tensor(statistics[0]), "std": torch.tensor(statistics[1])}
     load_weights(model, weights, bundle.path)
@@ -109,8 +108,11 @@ def _weights(model: onnx.ModelProto, num_prefix_tokens: int) -> dict[str, Tensor
             weight, addend = (constants[name] for name in node.input[1:3])
             found["encoder.patch_embed.proj.weight"] = weight
             found["encoder.patch_embed.proj.bias"] = np.zeros(len(weight), np.float32)
-            found["encoder.pos_embed"] = addend
-            found["encoder.prefix_tokens"] = np.zeros_like(addend[:, :num_prefix_tokens])
+            if num_prefix_tokens:
+                found["encoder.pos_embed"] = addend
+                found["encoder.prefix_tokens"] = np.zeros_like(addend[:, :num_prefix_tokens])
+            else:  # a streaming encoder's: the bias of the patches alone
+                found["encoder.patch_embed.proj.bias"] = addend[0, 0]
         elif node.op_type == "LayerNormalization":
             for name in node.input[1:3]:
                 found[_module_name(name)] = constants[name]
@@ -119,6 +121,10 @@ def _weights(model: onnx.ModelProto, num_prefix_tokens: int) -> dict[str, Tensor
             name = _module_name(bias.removesuffix(".bias"))
             found[f"{name}.weight"] = constants[node.input[1]].T
             found[f"{name}.bias"] = constants[bias]
+        elif node.op_type == "Add" and node.input[1].endswith(".attn.back"):
+            mask = constants[node.input[1]]  # (1, heads, N, context + N)
+            context = mask.shape[3] - mask.shape[2]
+            found[_module_name(node.input[1])] = mask[0, :, 0, context::-1]
         elif node.op_type == "Concat" and node.input[0] in constants:
             found["encoder.prefix_tokens"] = constants[node.input[0]]
     return {name: torch.from_numpy(np.array(value)) for name, value in found.items()}

@@ -1,8 +1,8 @@
 """Draws seconds of a stream, and what each token of it has just heard the end of.
 
-A sequence is what a microphone hears: words, pieces of words, other speech and sounds one after the
-other over one room tone, with noise. A token is one patch of all mel bins; it knows what came before
-it and nothing of what follows. Batch `step` depends on (seed, step) alone.
+A sequence is what a microphone hears: words, pieces of words, other speech and sounds one after
+the other over one room tone, with noise. A token is one patch of all mel bins; it knows what came
+before it and nothing of what follows. Batch `step` depends on (seed, step) alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NO_LABEL = -1
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceConfig:
-    """What a sequence is made of (weights, normalised) and how. Times in frames of the front end."""
+    """What a sequence is made of (weights, normalised) and how. Times are in fbank frames."""
 
     num_frames: int = 400
     keyword: float = 0.24  # recorded, whole
@@ -115,8 +115,8 @@ class SequenceSampler:
         self.pool, self.config, self.augment = pool, config, augment
         self.seed, self.fill = seed, fill
         self._index = {name: i for i, name in enumerate((*labels, *auxiliary_labels))}
-        found = phones.labels if phones is not None else {}
-        self._phones = [found.get(clip_key(clip)) for clip in pool.clips]
+        aligned = phones.labels if phones is not None else {}
+        self._phones = [aligned.get(clip_key(clip)) for clip in pool.clips]
         row_clips = pool.rows["clip"]
         # The first rendering of a clip is as recorded: what the others' length says of their speed.
         first = np.unique(row_clips, return_index=True)
@@ -202,9 +202,7 @@ class SequenceSampler:
         fbank = spec_augment(fbank, self.fill, self.augment, generator)
         return fbank.masked_fill(begun, 0.0), torch.from_numpy(targets)
 
-    def _sequence(
-        self, rng: np.random.Generator
-    ) -> tuple[Window, list[_Word], NDArray[np.uint8]]:
+    def _sequence(self, rng: np.random.Generator) -> tuple[Window, list[_Word], NDArray[np.uint8]]:
         """A sequence, the words whose ends it holds, and the phone of each frame."""
         config, frames = self.config, self.config.num_frames
         sequence = self._compose.bed(rng)

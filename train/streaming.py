@@ -106,7 +106,7 @@ def train_stream(
     start = start_from(init, model.encoder) if init is not None else None
     words = len(recipe.labels) + len(recipe.auxiliary_labels)
     # A word is rarely said: without this the first hundreds of steps only learn that.
-    nn.init.constant_(model.head[1].bias[:words], -4.0)  # type: ignore[index,arg-type]
+    nn.init.constant_(model.head[1].bias[:words], -4.0)  # type: ignore[index]
     return fit(
         recipe,
         StreamObjective(model, words, recipe.label_smoothing, recipe.phone_share),

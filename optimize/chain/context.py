@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from optimize.chain.keeper import Chain, Done, digest_file, digest_manifest
-from optimize.pruning.recovery import classifier_recipe
 from optimize.quantization.calibration_audio import write_calibration_manifest
 from optimize.recipe import OptimizeRecipe
 from ssast_edge.errors import SsastEdgeError
@@ -16,7 +15,14 @@ from train.checkpoint import load_checkpoint
 from train.export import origin
 from train.machine import Machine
 from train.packs import read_packs
-from train.recipe import KeywordRecipe, recipe_table
+from train.recipe import (
+    FinetuneRecipe,
+    Recipe,
+    RecipeError,
+    SpotterRecipe,
+    StreamRecipe,
+    recipe_table,
+)
 from train.task import Places
 from train.triggers import TRACK_PACKS
 
@@ -36,8 +42,8 @@ class Context:
         self.chain = Chain(out, say, expected=(SsastEdgeError,))
         self.checkpoint = Path(recipe.checkpoint)
         state = load_checkpoint(self.checkpoint)
-        self.trained = classifier_recipe(state.recipe, self.checkpoint)
-        self.is_keywords = isinstance(self.trained, KeywordRecipe)
+        self.trained = _trained(state.recipe, recipe)
+        self.is_keywords = isinstance(self.trained, SpotterRecipe)
         self.source = {
             "weights": digest_file(self.checkpoint / "average.safetensors"),
             "recipe": recipe_table(state.recipe),
@@ -82,10 +88,26 @@ class Context:
 
     def _audio(self) -> Any:
         """Of the recordings that training, triggers and comparison read: what changes with them."""
-        if isinstance(self.trained, KeywordRecipe):
+        if isinstance(self.trained, SpotterRecipe):
             packs = tuple(dict.fromkeys((*TRACK_PACKS, *self.trained.data.packs)))
             clips = read_packs(self.places.data, packs)
             return [len(clips), sum(clip.path.stat().st_size for clip in clips)]
         places = self.trained.data.manifest.split(" + ")
         files = [self.places.manifests / place for place in places]
         return [digest_manifest(file) for file in files if file.exists()]
+
+
+def _trained(found: Recipe, wanted: OptimizeRecipe) -> FinetuneRecipe | SpotterRecipe:
+    """The recipe that the checkpoint was trained by, where the chain can do what is wanted."""
+    if not isinstance(found, FinetuneRecipe | SpotterRecipe):
+        raise RecipeError(
+            f"{wanted.checkpoint} is a pretrained encoder without classes; fine-tune it"
+        )
+    if isinstance(found, StreamRecipe):
+        for name in ("prune", "distill", "qat"):
+            if getattr(wanted, name) is not None:
+                raise RecipeError(
+                    f"{wanted.checkpoint} reads a stream token by token (task 'stream'): it is "
+                    f"quantised as it is, leave [{name}] out"
+                )
+    return found

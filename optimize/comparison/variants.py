@@ -57,9 +57,9 @@ def _open(bundle: Bundle, model: ModelFile) -> tuple[Backend, bool]:
             return open_backend(bundle, kind=model.backend, precision=model.precision), True
         except SsastEdgeError:  # no TensorRT, no GPU, or no engine on this machine
             pass
-    from ssast_edge.backends.onnx import OnnxBackend
+    from ssast_edge.backends.onnx import open_onnx
 
-    opened = OnnxBackend(
+    opened = open_onnx(
         bundle.path / model.file,
         input_shape=(bundle.window_frames, bundle.fbank.num_mel_bins),
         num_labels=len(bundle.model_labels),

@@ -83,6 +83,10 @@ def shrink(model: Classifier, kept: Kept) -> Classifier:
     rise = math.sqrt(old.config.dim / config.dim)
     new.patch_embed.proj.weight.copy_(old.patch_embed.proj.weight[channels])
     _copy_bias(new.patch_embed.proj, old.patch_embed.proj, channels)
+    assert old.prefix_tokens is not None
+    assert old.pos_embed is not None
+    assert new.prefix_tokens is not None
+    assert new.pos_embed is not None
     new.prefix_tokens.copy_(old.prefix_tokens[..., channels])
     new.pos_embed.copy_(old.pos_embed[..., channels])
     last_write: Tensor = new.pos_embed  # what a lost half-block's bias is added to

@@ -12,7 +12,7 @@ from pathlib import Path
 from train.corpus import hold_out, split
 from train.data.manifest import Example, Manifest, read_manifest, write_manifest
 from train.packs import read_packs
-from train.recipe import FinetuneRecipe, KeywordRecipe, RecipeError
+from train.recipe import FinetuneRecipe, RecipeError, SpotterRecipe
 from train.task import Places
 from train.triggers import TRACK_PACKS
 
@@ -22,10 +22,10 @@ _ENOUGH = 200  # validation recordings
 
 
 def write_calibration_manifest(
-    recipe: FinetuneRecipe | KeywordRecipe, places: Places, target: Path
+    recipe: FinetuneRecipe | SpotterRecipe, places: Places, target: Path
 ) -> str:
     """Write the manifest; returns what it lists, for people."""
-    if isinstance(recipe, KeywordRecipe):
+    if isinstance(recipe, SpotterRecipe):
         examples = _keyword_examples(recipe, places)
         heard = {label for example in examples for label in example.labels}
         classes = tuple(label for label in recipe.labels if label in heard)
@@ -47,7 +47,7 @@ def write_calibration_manifest(
     return f"{len(chosen)} {kind} recordings of {recipe.data.manifest}"
 
 
-def _keyword_examples(recipe: KeywordRecipe, places: Places) -> list[Example]:
+def _keyword_examples(recipe: SpotterRecipe, places: Places) -> list[Example]:
     clips = [c for c in read_packs(places.data, TRACK_PACKS) if c.split == "val"]
     return [
         Example(

@@ -124,5 +124,3 @@ def _mask(back: NDArray[np.float32], tokens: int) -> NDArray[np.float32]:
     sees = (distance >= 0) & (distance <= context)
     spread = back[:, distance.clip(0, context)]
     return np.where(sees, spread, np.float32(_UNSEEN)).astype(np.float32)
-
-

@@ -18,6 +18,7 @@ class Backend(Protocol):
     """A model that is open and ready."""
 
     name: str  # for people: "onnx (fp32)"
+    hop_frames: int  # new frames come in multiples of it
 
     def infer(self, fbank: FloatArray, *, new_frames: int | None = None) -> FloatArray:
         """Logits, shape (labels,), for one window of raw log-mel (window_frames, num_mel_bins).
@@ -170,9 +171,9 @@ def _first_onnx(bundle: Bundle, kind: str, precision: str) -> ModelFile:
 
 
 def _open_onnx(bundle: Bundle, model: ModelFile, threads: int) -> Backend:
-    from ssast_edge.backends.onnx import OnnxBackend
+    from ssast_edge.backends.onnx import open_onnx
 
-    return OnnxBackend(
+    return open_onnx(
         bundle.path / model.file,
         input_shape=(bundle.window_frames, bundle.fbank.num_mel_bins),
         num_labels=len(bundle.model_labels),

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the default backend."""
+"""ONNX Runtime on the CPU: the default backend. A window at a time, or hop by hop."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,66 +7,93 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ssast_edge.backends.hops import EMBEDDING, INPUT, HopByHop, NotStreaming, is_streaming
+from ssast_edge.backends.hops import LOGITS as OUTPUT
 from ssast_edge.errors import BackendMissing, BundleError
 
 FloatArray = NDArray[np.float32]
 
-INPUT = "fbank"
-OUTPUT = "logits"
-EMBEDDING = "embedding"  # a second output, of models that can be taught words
 MAX_BATCH = 1024  # of a model that takes any number of windows
 
 
-class OnnxBackend:
-    """An ONNX model with one input "fbank" (1, frames, bins) and one output "logits" (1, labels).
+def open_onnx(
+    path: Path,
+    *,
+    input_shape: tuple[int, int],
+    num_labels: int,
+    embedding: tuple[int, int] | None = None,
+    precision: str = "fp32",
+    threads: int = 1,
+) -> "OnnxBackend | OnnxStreamBackend":
+    """The backend for an ONNX file: of its graph's inputs one may be what came before.
 
-    The 1 may be a named dimension: such a model also takes several windows at once.
-    input_shape: (frames, bins). embedding: (segments, width) of a second output "embedding"
-    (1, segments, width), None for a model without. Raises BundleError when the file is no such
-    model and BackendMissing when ONNX Runtime is not installed.
+    input_shape: (frames, bins) of a window. embedding: (segments, width) of a second output
+    "embedding", None for a model without. Raises BundleError when the file is no model of that
+    shape and BackendMissing when ONNX Runtime is not installed.
+    """
+    session = _open(path, threads)
+    opened = OnnxStreamBackend if is_streaming(session) else OnnxBackend
+    return opened(
+        session, path, input_shape=input_shape, num_labels=num_labels, embedding=embedding,
+        precision=precision,
+    )  # fmt: skip
+
+
+def _open(path: Path, threads: int) -> Any:
+    """A session of ONNX Runtime.
 
     Graph optimisation, memory arena and memory pattern keep ONNX Runtime's defaults: turning
     arena or pattern off had no repeatable effect on the memory of a 10 MB model, and without
     optimisation (prepacking) an inference took 9 % (16 %) longer.
     """
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendMissing(
+            f"ONNX Runtime cannot be imported ({error}): pip install onnxruntime"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # A spinning pool burns a core between hops and starves whatever else runs here.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 4  # errors come as exceptions
+    try:
+        # The bytes and not the path: a graph that points to weights in another file, which
+        # no bundle has checked, does not open.
+        return onnxruntime.InferenceSession(
+            path.read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its exception classes share no other base
+        raise BundleError(f"{path}: ONNX Runtime cannot open the model: {error}") from error
+
+
+class OnnxBackend:
+    """An ONNX model with one input "fbank" (1, frames, bins) and one output "logits" (1, labels).
+
+    The 1 may be a named dimension: such a model also takes several windows at once. Arguments as
+    of `open_onnx`.
+    """
+
+    hop_frames = 1  # any number of frames may be new
 
     def __init__(
         self,
+        session: Any,
         path: Path,
         *,
         input_shape: tuple[int, int],
         num_labels: int,
         embedding: tuple[int, int] | None = None,
         precision: str = "fp32",
-        threads: int = 1,
     ) -> None:
-        """Open the model and check its input and outputs."""
-        if threads < 1:
-            raise ValueError(f"threads must be at least 1, got {threads}")
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise BackendMissing(
-                f"ONNX Runtime cannot be imported ({error}): pip install onnxruntime"
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        # A spinning pool burns a core between hops and starves whatever else runs here.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        options.log_severity_level = 4  # errors come as exceptions
-        try:
-            # The bytes and not the path: a graph that points to weights in another file, which
-            # no bundle has checked, does not open.
-            session = onnxruntime.InferenceSession(
-                path.read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # its exception classes share no other base
-            raise BundleError(f"{path}: ONNX Runtime cannot open the model: {error}") from error
+        """Check the model's input and outputs."""
         self.name = f"onnx ({precision})"
-        self._session: onnxruntime.InferenceSession | None = session
+        self._session: Any = session
         self._outputs = [OUTPUT]
         self.max_batch = MAX_BATCH if _takes_any_batch(session.get_inputs()) else 1
         _check_ports(path, "input", session.get_inputs(), {INPUT: (1, *input_shape)})
@@ -105,6 +132,60 @@ class OnnxBackend:
     def close(self) -> None:
         """Free the model."""
         self._session = None
+
+
+class OnnxStreamBackend:
+    """A model of one hop, with what it heard before (`ssast_edge.backends.hops`).
+
+    A window that is not known to follow the one before is heard from its first frame on. Arguments
+    as of `open_onnx`.
+    """
+
+    def __init__(
+        self,
+        session: Any,
+        path: Path,
+        *,
+        input_shape: tuple[int, int],
+        num_labels: int,
+        embedding: tuple[int, int] | None = None,
+        precision: str = "fp32",
+    ) -> None:
+        """Check the model's inputs and outputs."""
+        try:
+            self._hops: HopByHop | None = HopByHop(session, input_shape[0])
+        except NotStreaming as error:
+            raise BundleError(f"{path}: {error}") from error
+        found = self._hops.input_shape, self._hops.num_labels, self._hops.embedding_shape
+        wanted = input_shape, num_labels, embedding or self._hops.embedding_shape
+        if found != wanted:
+            raise BundleError(
+                f"{path}: the model's window, labels and embedding are {found}; the bundle wants "
+                f"{wanted}"
+            )
+        self.name = f"onnx ({precision})"
+        self.hop_frames = self._hops.hop_frames
+        self._embeds = embedding is not None
+
+    def infer(self, fbank: FloatArray, *, new_frames: int | None = None) -> FloatArray:
+        """Logits, shape (labels,), after a window of raw log-mel (frames, bins)."""
+        return self._open.infer(fbank, new_frames=new_frames)[0]
+
+    def infer_both(
+        self, fbank: FloatArray, *, new_frames: int | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Logits (labels,) and embedding (segments, width) after a window (frames, bins)."""
+        return self._open.infer(fbank, new_frames=new_frames, embeds=True)
+
+    @property
+    def _open(self) -> HopByHop:
+        if self._hops is None:
+            raise ValueError("the backend is closed")
+        return self._hops
+
+    def close(self) -> None:
+        """Free the model."""
+        self._hops = None
 
 
 def _takes_any_batch(ports: Sequence[Any]) -> bool:

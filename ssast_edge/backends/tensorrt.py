@@ -50,6 +50,8 @@ class TensorrtBackend:
     EngineError when TensorRT does not take the engine, CudaError when the GPU fails.
     """
 
+    hop_frames = 1  # any number of frames may be new
+
     def __init__(
         self,
         plan: bytes,

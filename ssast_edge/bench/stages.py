@@ -46,7 +46,7 @@ class TimedBackend:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self.name = backend.name
+        self.name, self.hop_frames = backend.name, backend.hop_frames
         self.began_s = 0.0
         self.ended_s = 0.0
 

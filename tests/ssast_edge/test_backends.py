@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from ssast_edge.backends import open_backend
-from ssast_edge.backends.onnx import OnnxBackend
+from ssast_edge.backends.onnx import OnnxBackend, open_onnx
 from ssast_edge.bundle import Bundle, ModelFile
 from ssast_edge.errors import BackendMissing, BundleError
 
@@ -21,7 +21,9 @@ from ssast_edge.errors import BackendMissing, BundleError
 def open_tones(path: Path, **changes: Any) -> OnnxBackend:
     """The tone model as a backend."""
     settings: dict[str, Any] = {"input_shape": (20, 128), "num_labels": 3, **changes}
-    return OnnxBackend(path, **settings)
+    opened = open_onnx(path, **settings)
+    assert isinstance(opened, OnnxBackend)
+    return opened
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ class Scripted:
     """A backend that gives the same logits whatever it hears, one row a hop, then the last."""
 
     name = "scripted"
+    hop_frames = 1
 
     def __init__(self, rows: Iterable[Iterable[float]]) -> None:
         self._rows: Iterator[Iterable[float]] = iter(rows)

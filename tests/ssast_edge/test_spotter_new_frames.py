@@ -18,6 +18,7 @@ class Keeper:
     """Keeps a window of its own, puts new frames behind it, and compares with the real one."""
 
     name = "keeper"
+    hop_frames = 1
 
     def __init__(self) -> None:
         self._window: FloatArray = np.full((20, 128), np.nan, np.float32)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssast_edge.backends.onnx import OnnxBackend
+from ssast_edge.backends.onnx import OnnxBackend, open_onnx
 from ssast_edge.bench import measure as measure_module
 from ssast_edge.bench.measure import Measurement, measure
 from ssast_edge.bench.plan import Budget, Case, Grid, expand
@@ -63,6 +63,7 @@ def test_the_stages_add_up_to_the_cost_of_a_hop(measured: Measurement) -> None:
 def test_a_backend_that_tells_its_stages_is_split(tone_bundle: Bundle) -> None:
     class Staged:
         name = "staged"
+        hop_frames = 1
 
         def infer(self, fbank: Any, *, new_frames: int | None = None) -> Any:
             began_s = perf_counter()
@@ -113,7 +114,8 @@ def test_a_batch_has_no_stream(measured: Measurement) -> None:
 
 
 def test_a_batch_gives_what_its_windows_give(any_batch_bundle: Bundle) -> None:
-    backend = OnnxBackend(any_batch_bundle.path / "model.onnx", input_shape=(20, 128), num_labels=3)
+    backend = open_onnx(any_batch_bundle.path / "model.onnx", input_shape=(20, 128), num_labels=3)
+    assert isinstance(backend, OnnxBackend)
     windows = np.random.default_rng(0).normal(-5, 3, (4, 20, 128)).astype(np.float32)
     apart = np.stack([backend.infer(window) for window in windows])
     np.testing.assert_allclose(backend.infer_batch(windows), apart, atol=1e-5)
