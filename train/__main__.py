@@ -51,7 +51,7 @@ def pretrain(recipe: Path, out: Path | None, overrides: tuple[str, ...], **optio
 @click.option("--init", type=FILE, help="Pretrained encoder: a run's checkpoint, or an import.")
 @MINED
 @click.option("--phones", type=FILE, default=Path("runs/phones.npz"), show_default=True,
-              help="Of `python -m train align`, for a recipe of task phones or stream.")  # fmt: skip
+              help="Of `python -m train align`, for the tasks phones and stream.")  # fmt: skip
 def finetune(
     recipe: Path,
     out: Path | None,

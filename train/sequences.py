@@ -19,12 +19,15 @@ from train.composition import Composer, Rows, Window, level
 from train.model import EncoderConfig
 from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, clip_key
 from train.pool import FeaturePool
+from train.windows import SILENCE as SILENCE_LABEL
+from train.windows import UNKNOWN as UNKNOWN_LABEL
 
 __all__ = ["IGNORED", "SequenceConfig", "SequenceSampler"]
 
 IGNORED = 255  # a token that counts as neither
 _SILENT = PHONES.index("SIL")
 _NO_LABEL = -1
+_TELLING = 25  # frames of other speech before it can be told to be other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +87,8 @@ class _Piece:
 
 
 @dataclass(frozen=True)
-class _Word:
-    """A word in a sequence, in frames."""
+class _Said:
+    """Speech in a sequence, in frames: a word with a label, or something else."""
 
     label: int
     begin: int
@@ -95,7 +98,8 @@ class _Word:
 class SequenceSampler:
     """Batches of sequences, with the words that each token tells and the phone that it tells.
 
-    labels: keywords; auxiliary_labels: words of Speech Commands that are told beside them.
+    labels: keywords, and `_unknown_` (other speech) and `_silence_`; auxiliary_labels: words of
+    Speech Commands that are told beside them.
     fill: what masked parts hold, the data's mean.
     """
 
@@ -133,6 +137,7 @@ class SequenceSampler:
         recorded = packs != "synthetic"
         spoken = (kinds == "keyword") | (kinds == "word")
         has_word = pool.rows["end"] > pool.rows["start"]
+        labels = tuple(w for w in labels if w not in (UNKNOWN_LABEL, SILENCE_LABEL))
         self._keywords = [rows(recorded, spoken, has_word, words == w) for w in labels]
         self._synthetic = [
             found for w in labels
@@ -202,12 +207,12 @@ class SequenceSampler:
         fbank = spec_augment(fbank, self.fill, self.augment, generator)
         return fbank.masked_fill(begun, 0.0), torch.from_numpy(targets)
 
-    def _sequence(self, rng: np.random.Generator) -> tuple[Window, list[_Word], NDArray[np.uint8]]:
-        """A sequence, the words whose ends it holds, and the phone of each frame."""
+    def _sequence(self, rng: np.random.Generator) -> tuple[Window, list[_Said], NDArray[np.uint8]]:
+        """A sequence, what is said in it, and the phone of each frame."""
         config, frames = self.config, self.config.num_frames
         sequence = self._compose.bed(rng)
         phones = np.full(frames, _SILENT, dtype=np.uint8)
-        heard: list[_Word] = []
+        heard: list[_Said] = []
         at = -int(rng.integers(0, 60))  # the first piece may have begun already
         are_alike, loudness = rng.random() < config.alike_chance, None
         while at < frames:
@@ -223,26 +228,59 @@ class SequenceSampler:
                 sequence[first:last] = features[shown]
                 phones[first:last] = piece.phones[shown]
             if piece.label != _NO_LABEL and at + piece.end <= frames:
-                heard.append(_Word(piece.label, at + piece.begin, at + piece.end))
+                heard.append(_Said(piece.label, at + piece.begin, at + piece.end))
+            elif piece.is_speech:
+                heard.append(_Said(_NO_LABEL, at, at + len(features)))
             at += len(features)
             if rng.random() < config.gap_chance:
                 at += int(rng.integers(5, config.longest_gap))
         return sequence, heard, phones
 
-    def _told(self, heard: list[_Word], begins: int) -> NDArray[np.uint8]:
+    def _told(self, heard: list[_Said], begins: int) -> NDArray[np.uint8]:
         """(N, words): which token tells which word.
 
         begins: of the stream; a word that had begun before is not whole and may be told, or not.
         """
         config = self.config
         told = np.zeros((len(self._ends), len(self._index)), dtype=np.uint8)
-        for word in heard:
+        words = [said for said in heard if said.label != _NO_LABEL]
+        for word in words:
             after = self._ends - word.end
             near = (after >= -config.unsure) & (after <= config.latest + config.unsure)
             told[near & (told[:, word.label] == 0), word.label] = IGNORED
             if word.begin >= begins:
                 sure = (after >= config.earliest) & (after <= config.latest)
                 told[sure, word.label] = 1
+        others = [said for said in heard if said.label == _NO_LABEL]
+        if UNKNOWN_LABEL in self._index:
+            told[:, self._index[UNKNOWN_LABEL]] = self._other_speech(words, others)
+        if SILENCE_LABEL in self._index:
+            told[:, self._index[SILENCE_LABEL]] = self._silence([*words, *others])
+        return told
+
+    def _other_speech(self, words: list[_Said], others: list[_Said]) -> NDArray[np.uint8]:
+        """(N,): whether what is or was said last is none of the words."""
+        latest, unsure = self.config.latest, self.config.unsure
+        told = np.zeros(len(self._ends), dtype=np.uint8)
+        for said in others:
+            is_near = (self._ends >= said.begin) & (self._ends <= said.end + latest + unsure)
+            told[is_near & (told == 0)] = IGNORED
+            told[(self._ends >= said.begin + _TELLING) & (self._ends <= said.end + latest)] = 1
+        for word in words:
+            is_near = (self._ends >= word.begin) & (self._ends <= word.end + latest)
+            is_told = self._ends >= word.end + self.config.earliest
+            told[is_near & (~is_told | (told == 1))] = IGNORED
+        return told
+
+    def _silence(self, heard: list[_Said]) -> NDArray[np.uint8]:
+        """(N,): whether nothing is said, and nothing was for a while."""
+        latest, unsure = self.config.latest, self.config.unsure
+        told = np.ones(len(self._ends), dtype=np.uint8)
+        for said in heard:
+            near = (self._ends >= said.begin) & (self._ends <= said.end + latest + 2 * unsure)
+            told[near & (told == 1)] = IGNORED
+            begin, end = said.begin + unsure, said.end + latest
+            told[(self._ends >= begin) & (self._ends <= end)] = 0
         return told
 
     # --- one piece of each kind ---

@@ -88,6 +88,7 @@ class Writer:
         self.tokens = len(ast.addend)
 
     def write(self) -> onnx.ModelProto:
+        """The whole graph; once."""
         ast = self.ast
         x = self._patch_embed()
         outputs = [port("logits", [1, len(ast.head.bias)])]
