@@ -32,6 +32,7 @@ import numpy as np
 
 from benchmarks.output import write_json
 from ssast_edge.backends import open_backend
+from ssast_edge.backends.onnx import OnnxBackend
 from ssast_edge.bench.case_run import CaseRun
 from ssast_edge.bench.durations import Durations
 from ssast_edge.bench.machine import machine_facts, versions
@@ -102,7 +103,7 @@ def grid(
 
 
 @main.command()
-@click.option("--bundle", default="wake-words", show_default=True)
+@click.option("--bundle", default="sounds", show_default=True)
 @click.option("--rounds", type=click.IntRange(5), default=40, show_default=True)
 @click.option("--calls", type=click.IntRange(5), default=40, show_default=True, help="In a round.")
 @click.option("--out", type=OUT)
@@ -238,13 +239,14 @@ def _measure(
 
 def measure_overhead(bundle: Bundle, rounds: int, calls: int) -> dict[str, Any]:
     """Medians of the bare call, our call, and the hop; ratios within rounds to the bare call."""
-    from ssast_edge.backends.onnx import OnnxBackend
-
     backend = open_backend(bundle, kind="onnx")
     assert isinstance(backend, OnnxBackend)
     # The same session: one of its own would have weights of its own, and the caches the other's.
+    if not isinstance(backend, OnnxBackend):
+        raise click.ClickException(
+            f"bundle {bundle.name} goes on hop by hop: give one of windows, as sounds"
+        )
     session = backend._session
-    assert session is not None
     window = bundle.golden.fbank
     feed = {"fbank": window[None]}
     spotters = {ms: Spotter(bundle, backend=backend) for ms in (20, bundle.hop_ms)}

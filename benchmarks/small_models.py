@@ -31,7 +31,7 @@ from benchmarks.output import write_json
 from optimize.comparison.compare import bundle_recipe, eager_classifier
 from optimize.comparison.latency import Latency, interleaved
 from optimize.comparison.tables import points
-from ssast_edge.backends import Backend, open_backend
+from ssast_edge.backends import Backend, next_hop, open_backend
 from ssast_edge.bundle import Bundle, load_bundle
 from train.errors import one_line_errors
 from train.model import EncoderConfig
@@ -180,7 +180,7 @@ def _report(run: Path) -> dict[str, Any]:
 
 
 def _call(backend: Backend, window: np.ndarray[Any, Any]) -> Call:
-    return lambda: backend.infer(window)
+    return next_hop(backend, window)
 
 
 if __name__ == "__main__":

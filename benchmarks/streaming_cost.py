@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.output import write_json
 from ssast_edge import Spotter, load_bundle
 from ssast_edge.audio import read_audio
-from ssast_edge.backends import open_backend
+from ssast_edge.backends import next_hop, open_backend
 from ssast_edge.fbank import Fbank
 from train.errors import one_line_errors
 
@@ -68,7 +68,7 @@ def measure(bundle: str, audio: Path, repeats: int) -> dict[str, Any]:
     samples = read_audio(audio)
     seconds = len(samples) / SAMPLE_RATE
     backend = open_backend(loaded, threads=1)
-    window = loaded.golden.fbank
+    infer = next_hop(backend, loaded.golden.fbank)
     hops = int(seconds * 1000 / loaded.hop_ms)
     rows: dict[str, list[float]] = {}
     for _ in range(repeats):
@@ -81,7 +81,7 @@ def measure(bundle: str, audio: Path, repeats: int) -> dict[str, Any]:
             for name, target in stages.items():
                 share = cpu_percent(seconds, partial(feed, target, samples, block_ms))
                 rows.setdefault(f"{name}, blocks of {block_ms} ms", []).append(share)
-        bare = cpu_percent(seconds, lambda: [backend.infer(window) for _ in range(hops)])
+        bare = cpu_percent(seconds, lambda: [infer() for _ in range(hops)])
         rows.setdefault("model alone", []).append(bare)
     result: dict[str, Any] = {
         "bundle": loaded.name,

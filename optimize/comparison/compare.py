@@ -8,6 +8,7 @@ lacks (a GPU, a recipe in the bundle) is null in the result and "-" in the table
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,10 +23,11 @@ from optimize.comparison.latency import interleaved
 from optimize.comparison.tracks import compare_on_track, open_track
 from optimize.comparison.variants import Variant, variants_of
 from optimize.pruning.macs import model_cost
+from ssast_edge.backends import next_hop
 from ssast_edge.bundle import Bundle, load_bundle
 from train.evaluate import open_held_out
 from train.packs import Split
-from train.recipe import FinetuneRecipe, RecipeError, parse_recipe
+from train.recipe import FinetuneRecipe, RecipeError, StreamRecipe, parse_recipe
 
 __all__ = ["Held", "bundle_recipe", "compare", "eager_classifier", "named"]
 
@@ -162,10 +164,14 @@ def _cost(bundle: Bundle) -> dict[str, int | None]:
     recipe = bundle_recipe(bundle)
     if recipe is None:
         return {"macs": None, "parameters": None}
-    cost = model_cost(recipe.encoder_config(), len(bundle.labels))
+    shape = recipe.encoder_config()
+    if isinstance(recipe, StreamRecipe):  # an inference is a hop
+        tokens = round(recipe.hop_ms / recipe.fbank.hop_ms) // shape.stride_frames
+        frames = shape.patch_frames + (tokens - 1) * shape.stride_frames
+        shape = dataclasses.replace(shape, num_frames=frames)
+    cost = model_cost(shape, len(bundle.labels))
     return {"macs": cost.macs, "parameters": cost.parameters}
 
 
 def _inference(variant: Variant, fbank: np.ndarray[Any, Any]) -> Callable[[], object]:
-    window = np.ascontiguousarray(fbank, dtype=np.float32)
-    return lambda: variant.backend.infer(window)
+    return next_hop(variant.backend, np.ascontiguousarray(fbank, dtype=np.float32))

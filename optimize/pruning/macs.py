@@ -34,6 +34,8 @@ def model_cost(config: EncoderConfig, labels: int) -> Cost:
     dim, area = config.dim, config.patch_bins * config.patch_frames
     embed = Cost(config.num_patches * area * dim, (area + 1) * dim)
     positions = Cost(0, (config.num_prefix_tokens + tokens) * dim)
+    if config.context:  # a bias by distance in each block instead
+        positions = Cost(0, sum(config.heads) * (config.context + 1))
     classifier = Cost(dim * labels, 2 * dim + (dim + 1) * labels)
     total = embed + positions + Cost(0, 2 * dim) + classifier
     for number in range(config.depth):
@@ -53,9 +55,13 @@ def block_cost(config: EncoderConfig, number: int) -> Cost:
 
 
 def head_cost(config: EncoderConfig) -> Cost:
-    """One attention head: 3 N D h + N h D for the projections, 2 N^2 h for the attention."""
+    """One attention head: 3 N D h + N h D for the projections, 2 N S h for the attention.
+
+    S, what a token sees: all N, or with a context itself and so many before it.
+    """
     tokens, dim, width = _tokens(config), config.dim, config.head_width
-    return Cost(4 * tokens * dim * width + 2 * tokens * tokens * width, 4 * dim * width + 3 * width)
+    seen = config.context + 1 if config.context else tokens
+    return Cost(4 * tokens * dim * width + 2 * tokens * seen * width, 4 * dim * width + 3 * width)
 
 
 def unit_cost(config: EncoderConfig) -> Cost:

@@ -40,6 +40,16 @@ class Backend(Protocol):
         """Free the model; `infer` may not be called any more."""
 
 
+def next_hop(backend: Backend, window: FloatArray) -> Callable[[], FloatArray]:
+    """A call that costs what a hop of a stream costs, for measuring.
+
+    Of a model that computes whole windows: all of the window is new, and none of it on a device
+    yet. Of one that goes on hop by hop: its last hop is.
+    """
+    new_frames = backend.hop_frames if backend.hop_frames > 1 else None
+    return lambda: backend.infer(window, new_frames=new_frames)
+
+
 @dataclass(frozen=True)
 class Choice:
     """Which backend was taken, and why."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssast_edge.backends import open_backend
+from ssast_edge.backends import next_hop, open_backend
 from ssast_edge.bench.durations import Durations
 from ssast_edge.bench.plan import Case
 from ssast_edge.bench.series import Series
@@ -60,10 +60,7 @@ class CaseRun:
         window = np.ascontiguousarray(case.bundle.golden.fbank)
         self.infer: Callable[[], object]
         if case.batch == 1:
-            # A new stream begins at each call: nothing of the window is on the device yet. A model
-            # of hops would begin with a whole window of them: it gets one, as in a stream.
-            new_frames = backend.hop_frames if backend.hop_frames > 1 else None
-            self.infer = lambda: backend.infer(window, new_frames=new_frames)
+            self.infer = next_hop(backend, window)
         else:
             infer_batch = _batched(backend, case.batch)
             windows = np.repeat(window[None], case.batch, axis=0)

@@ -60,6 +60,8 @@ def write_ssast(path: Path, imported: Imported, *, prefix: bool = True) -> None:
     config = imported.config
     if config.head_dim or config.block_heads or config.block_hidden:
         raise CheckpointError(f"{path} not written: the authors' format knows no pruned widths")
+    if config.context:
+        raise CheckpointError(f"{path} not written: the authors' format knows no context")
     if config.dim != _HEAD_DIM * config.num_heads:
         raise CheckpointError(
             f"{path} not written: the authors' format means {_HEAD_DIM} channels a head, this "
