@@ -94,6 +94,8 @@ class Spotter:
         self._hop_frames = round(self.hop_ms / bundle.fbank.hop_ms)
         if self._hop_frames % self.backend.hop_frames:
             least = round(self.backend.hop_frames * bundle.fbank.hop_ms)
+            if backend is None:
+                self.backend.close()
             raise SsastEdgeError(
                 f"hop_ms must be a multiple of {least} for this model, which hears so much at "
                 f"once, got {self.hop_ms}"

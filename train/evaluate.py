@@ -152,7 +152,8 @@ def at_length(model: Classifier, num_frames: int) -> Classifier:
         mean=float(model.mean), std=float(model.std), pooling=model.pooling,
     )  # fmt: skip
     weights = dict(model.state_dict())
-    weights["encoder.pos_embed"] = fit_pos_embed(weights["encoder.pos_embed"], old, config)
+    if not config.context:
+        weights["encoder.pos_embed"] = fit_pos_embed(weights["encoder.pos_embed"], old, config)
     other.load_state_dict(weights)
     return other.to(model.mean.device).eval()
 

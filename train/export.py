@@ -64,7 +64,8 @@ def export_bundle(
     segments, hop_frames = SEGMENTS, 0
     if isinstance(recipe, StreamRecipe):  # a stretch a hop: each is computed once
         hop_frames = round(recipe.hop_ms / recipe.fbank.hop_ms)
-        segments = num_frames // hop_frames
+        overlap = recipe.model.patch_frames - recipe.model.stride_frames
+        segments = (num_frames - overlap) // hop_frames
     fbank = _golden_input(checkpoint, num_frames)
     with torch.no_grad():
         logits = model(torch.from_numpy(fbank)[None])[0].numpy()

@@ -94,10 +94,10 @@ class EncoderConfig:
                 "num_prefix_tokens must be at least 1, and 0 with a context, got "
                 f"{self.num_prefix_tokens} and a context of {self.context}"
             )
-        if self.context and self.grid[0] != 1:
+        if self.context and self.patch_bins != self.num_mel_bins:
             raise ValueError(
-                f"a context wants patches of all {self.num_mel_bins} mel bins, got {self.grid[0]} "
-                "rows of patches (patch_bins)"
+                f"a context wants patches of all {self.num_mel_bins} mel bins, got "
+                f"{self.patch_bins} (patch_bins)"
             )
         for name in ("block_heads", "block_hidden"):
             widths = getattr(self, name)

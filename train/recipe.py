@@ -206,6 +206,11 @@ class StreamRecipe:
         check_hop(self.hop_ms, self.fbank, self.window_frames)
         hop, stride = round(self.hop_ms / self.fbank.hop_ms), self.model.stride_frames
         overlap = self.model.patch_frames - stride
+        if overlap < 0:
+            raise ValueError(
+                "task stream wants model.patch_frames of at least model.stride_frames, got "
+                f"{self.model.patch_frames} and {stride}: frames between patches go unheard"
+            )
         if hop % stride or (self.window_frames - overlap) % hop:
             raise ValueError(
                 f"hop_ms must be whole patch strides ({stride} frames) and window_frames {overlap} "
@@ -331,6 +336,8 @@ class FinetuneRecipe:
             raise ValueError("clips with several labels want loss = 'bce'")
         if self.pooling not in ("mean", "cls"):
             raise ValueError(f"pooling must be mean or cls, got {self.pooling!r}")
+        if self.pooling == "cls" and self.model.context:
+            raise ValueError("pooling cls wants a model without context, which has no such tokens")
         _check_smoothing(self.label_smoothing)
         self.encoder_config()
 

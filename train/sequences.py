@@ -227,7 +227,7 @@ class SequenceSampler:
                 shown = slice(first - at, last - at)
                 sequence[first:last] = features[shown]
                 phones[first:last] = piece.phones[shown]
-            if piece.label != _NO_LABEL and at + piece.end <= frames:
+            if piece.label != _NO_LABEL:  # its end may come too late to be heard
                 heard.append(_Said(piece.label, at + piece.begin, at + piece.end))
             elif piece.is_speech:
                 heard.append(_Said(_NO_LABEL, at, at + len(features)))

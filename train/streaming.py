@@ -63,10 +63,11 @@ class StreamObjective(Objective):
             logits[..., : self.words], wanted, reduction="none"
         )
         words = (each * known).sum() / (known.sum() / self.words).clamp_min(1)
+        wanted_phones = target[..., self.words].flatten().long()
         phones = F.cross_entropy(
-            logits[..., self.words :].flatten(0, 1), target[..., self.words].flatten().long(),
-            ignore_index=UNKNOWN,
-        )  # fmt: skip
+            logits[..., self.words :].flatten(0, 1), wanted_phones,
+            ignore_index=UNKNOWN, reduction="sum",
+        ) / (wanted_phones != UNKNOWN).sum().clamp_min(1)  # fmt: skip
         return {"loss": words + self.phone_share * phones, "words": words, "phones": phones}
 
 

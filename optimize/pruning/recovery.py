@@ -28,7 +28,7 @@ from train.initial import Start
 from train.keywords import KeywordObjective, open_keywords
 from train.machine import Machine
 from train.model import Classifier
-from train.recipe import FinetuneRecipe, KeywordRecipe, Recipe
+from train.recipe import FinetuneRecipe, KeywordRecipe, Recipe, StreamRecipe
 from train.task import Places, TaskData, TaskObjective
 
 __all__ = [
@@ -137,7 +137,11 @@ def embedding_distance(embedding: Tensor, wanted: Tensor) -> Tensor:
 
 
 def classifier_recipe(recipe: Recipe, where: Path) -> ClassifierRecipe:
-    """The recipe as one of a classifier's; CheckpointError for a pretrained encoder's."""
+    """The recipe as one of a classifier's; CheckpointError for an encoder's or a stream's."""
+    if isinstance(recipe, StreamRecipe):
+        raise CheckpointError(
+            f"{where} reads a stream token by token (task 'stream'): it can only be quantised"
+        )
     if not isinstance(recipe, FinetuneRecipe | KeywordRecipe):
         raise CheckpointError(f"{where} is a pretrained encoder without classes; fine-tune it")
     return recipe

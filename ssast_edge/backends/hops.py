@@ -4,6 +4,7 @@ Such a model computes the tokens of one hop and nothing again. Its graph has a s
 and says in its metadata of how many frames a hop is.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,13 @@ FloatArray = NDArray[np.float32]
 INPUT, LOGITS, EMBEDDING = "fbank", "logits", "embedding"
 PAST, PRESENT = "past", "present"
 HOP_FRAMES = "ssast_edge.hop_frames"  # key of the metadata
+
+
+_SIZE = 0  # of a dimension that may be any, but is known
+_INPUTS = ((INPUT, (1, _SIZE, _SIZE)), (PAST, (_SIZE, _SIZE)))
+_OUTPUTS = (
+    (LOGITS, (1, _SIZE)), (PRESENT, (_SIZE, _SIZE)), (EMBEDDING, (1, 1, _SIZE)),
+)  # fmt: skip
 
 
 class NotStreaming(ValueError):
@@ -35,32 +43,38 @@ class HopByHop:
     def __init__(self, session: Any, window_frames: int) -> None:
         """Check the ports; nothing has been heard."""
         self._session = session
-        inputs = {port.name: tuple(port.shape) for port in session.get_inputs()}
-        outputs = {port.name: tuple(port.shape) for port in session.get_outputs()}
+        inputs, outputs = _shapes(session.get_inputs()), _shapes(session.get_outputs())
         text = session.get_modelmeta().custom_metadata_map.get(HOP_FRAMES, "")
-        sizes = [*inputs.get(INPUT, ()), *inputs.get(PAST, ()), *outputs.get(PRESENT, ())]
-        are_known = all(isinstance(size, int) and size > 0 for size in sizes)
-        if not (text.isdecimal() and int(text) > 0 and len(sizes) == 7 and are_known):
+        wanted = _OUTPUTS if EMBEDDING in outputs else _OUTPUTS[:2]
+        fits = _fit(inputs, _INPUTS) and _fit(outputs, wanted)
+        if not (fits and text.isdecimal() and int(text) > 0):
             raise NotStreaming(
-                f"no streaming model: it wants fbank (1, rows, bins), past (context, width), "
-                f"present (tokens, width) and the metadata {HOP_FRAMES}, and has inputs {inputs}, "
-                f"outputs {outputs} and {text!r}"
+                f"no streaming model: it wants fbank (1, rows, bins) and past (context, width), "
+                f"gives logits (1, labels), present (tokens, width) and perhaps embedding "
+                f"(1, 1, width), all float, and has the metadata {HOP_FRAMES}; this one has inputs "
+                f"{inputs}, outputs {outputs} and {text!r}"
             )
-        _, self._rows, bins, self._context, width, self._tokens, present_width = sizes
+        _, self._rows, bins = inputs[INPUT]
+        self._context, width = inputs[PAST]
+        if outputs[PRESENT][1] != width:
+            raise NotStreaming(
+                f"a streaming model whose past and present are {width} and {outputs[PRESENT][1]} "
+                "wide, and ought to be alike"
+            )
         self.hop_frames = int(text)
         overlap = self._rows - self.hop_frames
         self._hops, left = divmod(window_frames - overlap, self.hop_frames)
-        if overlap < 0 or left or self._hops < 1 or width != present_width:
+        if overlap < 0 or left or self._hops < 1:
             raise NotStreaming(
                 f"a streaming model of hops of {self.hop_frames} frames, cut from {self._rows}, "
                 f"starts from {overlap} frames and whole hops, the bundle's window has "
                 f"{window_frames}"
             )
         self.input_shape = (window_frames, bins)
-        self.num_labels = int(outputs[LOGITS][-1]) if LOGITS in outputs else 0
+        self.num_labels = outputs[LOGITS][1]
         self.embedding_shape = None
         if EMBEDDING in outputs:
-            self.embedding_shape = (self._hops, int(outputs[EMBEDDING][-1]))
+            self.embedding_shape = (self._hops, outputs[EMBEDDING][2])
         # Each row is kept twice, `context` apart: wherever the ring is cut, the last `context` rows
         # lie in order in one contiguous view, and none is ever moved.
         self._ring = np.zeros((2 * self._context, width), np.float32)
@@ -106,3 +120,21 @@ class HopByHop:
             place = (first + number) % self._context
             self._ring[place] = self._ring[place + self._context] = present[number]
         self._next = (first + len(present)) % self._context
+
+
+def _shapes(ports: Sequence[Any]) -> dict[str, tuple[Any, ...]]:
+    """By name; a type that is not float is put behind the sizes."""
+    kinds = {"tensor(float)": ()}
+    return {port.name: (*port.shape, *kinds.get(port.type, (port.type,))) for port in ports}
+
+
+def _fit(
+    found: Mapping[str, tuple[Any, ...]], wanted: Sequence[tuple[str, tuple[int, ...]]]
+) -> bool:
+    """Whether these are the ports, and no others, each of known sizes."""
+    return found.keys() == dict(wanted).keys() and all(
+        len(found[name]) == len(shape)
+        and all(type(it) is int and it > 0 and size in (_SIZE, it)
+                for it, size in zip(found[name], shape, strict=True))
+        for name, shape in wanted
+    )  # fmt: skip

@@ -81,6 +81,8 @@ def test_without_channels_that_are_zero_in_a_centred_stream_the_logits_stay() ->
             assert block.mlp is not None
             writes += [block.attn.proj.weight, block.attn.proj.bias]
             writes += [block.mlp.fc2.weight, block.mlp.fc2.bias]
+        assert encoder.pos_embed is not None
+        assert encoder.prefix_tokens is not None
         writes += [encoder.pos_embed.transpose(0, 2), encoder.prefix_tokens.transpose(0, 2)]
         for write in writes:
             assert write is not None

@@ -13,9 +13,19 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from train.checkpoint import CheckpointError  # noqa: E402
+from train.config import ModelConfig, OptimizerConfig  # noqa: E402
+from train.evaluate import at_length  # noqa: E402
 from train.formats import Imported, load_encoder, save_encoder, write_ssast  # noqa: E402
 from train.initial import start_from  # noqa: E402
-from train.model import Attention, Block, Encoder, EncoderConfig, relative_bias  # noqa: E402
+from train.model import (  # noqa: E402
+    Attention,
+    Block,
+    Classifier,
+    Encoder,
+    EncoderConfig,
+    relative_bias,
+)
+from train.recipe import FinetuneRecipe, ManifestConfig  # noqa: E402
 
 CAUSAL = EncoderConfig(
     num_frames=204, num_mel_bins=16, patch_bins=16, stride_bins=16, patch_frames=8, stride_frames=4,
@@ -129,7 +139,8 @@ def test_the_bias_of_a_distance_lies_where_the_distance_is() -> None:
         ({"context": 0}, "num_prefix_tokens must be at least 1, and 0 with a context, got 0"),
         ({"context": -1}, "a context of -1"),
         ({"context": -1, "num_prefix_tokens": 1}, "a context of -1"),
-        ({"patch_bins": 8, "stride_bins": 8}, "patches of all 16 mel bins, got 2 rows"),
+        ({"patch_bins": 8, "stride_bins": 8}, "patches of all 16 mel bins, got 8"),
+        ({"patch_bins": 8}, "patches of all 16 mel bins, got 8"),
     ],
 )
 def test_a_shape_that_no_stream_can_have_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -198,3 +209,20 @@ def test_the_authors_format_has_no_place_for_it(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="knows no context"):
         write_ssast(tmp_path / "x.pth", found)
     assert not (tmp_path / "x.pth").exists()
+
+
+def test_a_classifier_of_windows_may_have_one_too() -> None:
+    model = Classifier(causal(), 3, mean=0.0, std=0.5).eval()
+    longer = at_length(model, 404)
+    heard = fbank(404)
+    with torch.no_grad():
+        tokens = longer.encoder(heard)
+        assert tokens.shape[1] == 100
+        assert (longer(heard) - longer.head(tokens.mean(1))).abs().max() < 1e-5
+    settings: dict[str, Any] = {
+        "name": "x", "data": ManifestConfig(manifest="x.csv"), "model": ModelConfig(context=4),
+        "optimizer": OptimizerConfig(steps=1),
+    }  # fmt: skip
+    assert FinetuneRecipe(**settings).encoder_config().num_prefix_tokens == 0
+    with pytest.raises(ValueError, match="pooling cls wants a model without context"):
+        FinetuneRecipe(**settings, pooling="cls")

@@ -260,4 +260,5 @@ def test_positions_follow_the_length_of_the_fine_tuning(tmp_path: Path) -> None:
     save_encoder(tmp_path / "e", make())
     encoder = Encoder(replace(CONFIG, num_frames=88, stride_frames=4))
     assert start_from(tmp_path / "e", encoder).sources == ("librispeech",)
+    assert encoder.pos_embed is not None
     assert encoder.pos_embed.shape[1] == 2 + 8 * 21
