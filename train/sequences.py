@@ -119,6 +119,7 @@ class SequenceSampler:
         self.pool, self.config, self.augment = pool, config, augment
         self.seed, self.fill = seed, fill
         self._index = {name: i for i, name in enumerate((*labels, *auxiliary_labels))}
+        self._labels = len(labels)
         aligned = phones.labels if phones is not None else {}
         self._phones = [aligned.get(clip_key(clip)) for clip in pool.clips]
         row_clips = pool.rows["clip"]
@@ -251,11 +252,13 @@ class SequenceSampler:
             if word.begin >= begins:
                 sure = (after >= config.earliest) & (after <= config.latest)
                 told[sure, word.label] = 1
-        others = [said for said in heard if said.label == _NO_LABEL]
         if UNKNOWN_LABEL in self._index:
-            told[:, self._index[UNKNOWN_LABEL]] = self._other_speech(words, others)
+            # Words that are learned beside the labels are other words to who hears the labels.
+            labelled = [word for word in words if word.label < self._labels]
+            others = [said for said in heard if said not in labelled]
+            told[:, self._index[UNKNOWN_LABEL]] = self._other_speech(labelled, others)
         if SILENCE_LABEL in self._index:
-            told[:, self._index[SILENCE_LABEL]] = self._silence([*words, *others])
+            told[:, self._index[SILENCE_LABEL]] = self._silence(heard)
         return told
 
     def _other_speech(self, words: list[_Said], others: list[_Said]) -> NDArray[np.uint8]:
