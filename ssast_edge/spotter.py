@@ -221,7 +221,8 @@ class Spotter:
         start = self._frames % self._window  # the oldest frame
         began = perf_counter()
         window = self._ring[start : start + self._window]
-        new_frames = self._frames - self._inferred if self._inferred >= 0 else None
+        since = self._frames - self._inferred
+        new_frames = since if self._inferred >= 0 and since <= self._window else None
         self._scores = self._infer_scores(window, new_frames, began)
         self._inferred = self._frames
         self.hops += 1

@@ -350,7 +350,7 @@ SpotterRecipe = KeywordRecipe | StreamRecipe
 Recipe = SpotterRecipe | PretrainRecipe | FinetuneRecipe | PhoneRecipe
 TASKS: dict[str, type[Recipe]] = {
     kind.task: kind
-    for kind in (KeywordRecipe, StreamRecipe, PretrainRecipe, FinetuneRecipe, PhoneRecipe)
+    for kind in (KeywordRecipe, PretrainRecipe, FinetuneRecipe, PhoneRecipe, StreamRecipe)
 }
 
 

@@ -8,15 +8,17 @@
 
 namespace ssast_edge {
 
-// Frames and patches as in a recipe; 128 bins, two prefix tokens, no ring.
+// Frames, patches and prefix tokens as in a recipe; 128 bins, no ring.
 inline std::vector<PatchEmbedShape> recipe_shapes() {
   struct Recipe {
     int32_t frames, patch_bins, patch_frames, stride_bins, stride_frames, dim;
+    int32_t prefix = 2;
   };
   constexpr Recipe kRecipes[] = {
       {152, 128, 8, 128, 4, 160},   // wake_words, joint
       {152, 128, 8, 128, 4, 192},   // wake_words_5, phones_packs_edge
       {104, 128, 8, 128, 4, 192},   // commands
+      {156, 128, 8, 128, 4, 192, 0},  // wake_words_stream: a causal encoder has none
       {304, 128, 8, 128, 8, 192},   // sounds
       {256, 128, 8, 128, 8, 192},   // pretrain_packs_edge
       {98, 128, 2, 128, 2, 192},    // speech_commands_packs
@@ -40,7 +42,8 @@ inline std::vector<PatchEmbedShape> recipe_shapes() {
   std::vector<PatchEmbedShape> shapes;
   for (Recipe const& recipe : kRecipes) {
     shapes.push_back({1, recipe.frames, 128, recipe.patch_bins, recipe.patch_frames,
-                      recipe.stride_bins, recipe.stride_frames, recipe.dim, 2, recipe.frames, 0});
+                      recipe.stride_bins, recipe.stride_frames, recipe.dim, recipe.prefix,
+                      recipe.frames, 0});
   }
   return shapes;
 }

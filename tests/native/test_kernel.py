@@ -94,7 +94,7 @@ def test_the_table_of_shapes_holds_those_of_all_recipes(program: Path) -> None:
 
 def shape_of(recipe: dict[str, Any]) -> tuple[int, ...]:
     model = recipe["model"]
-    frames = next(
+    frames = recipe.get("window_frames") or next(
         table["num_frames"]
         for table in recipe.values()
         if isinstance(table, dict) and "num_frames" in table
@@ -102,5 +102,5 @@ def shape_of(recipe: dict[str, Any]) -> tuple[int, ...]:
     bins = recipe.get("fbank", {}).get("num_mel_bins", 128)
     patch = [model.get("patch_bins", 128), model["patch_frames"]]
     stride = [model.get("stride_bins", 128), model["stride_frames"]]
-    prefix = model.get("num_prefix_tokens", 2)
+    prefix = 0 if model.get("context") else 2
     return (1, frames, bins, *patch, *stride, model["dim"], prefix, frames, 0)

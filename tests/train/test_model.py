@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ CASES = [("patch", j) for j in range(4)] + [("frame", j) for j in range(2)]
 
 
 @needs_golden
-@pytest.mark.parametrize("pooling", get_args(Pooling))
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize(("variant", "case"), CASES)
 def test_logits_equal_the_authors(variant: str, case: int, pooling: Pooling) -> None:
     arrays = np.load(GOLDEN / f"ssast_tiny_{variant}.npz")

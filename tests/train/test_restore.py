@@ -44,7 +44,9 @@ def test_licences_survive_the_round_trip_and_so_do_weights(
     assert again.licence == shipped.licence
     twice = restore(again, tmp_path / "twice")  # this one tells its recipe itself
     model = load_classifier(twice)[0]
-    window = np.random.default_rng(0).normal(-9, 5, (1, 152, 128)).astype(np.float32)
+    window = (
+        np.random.default_rng(0).normal(-9, 5, (1, again.window_frames, 128)).astype(np.float32)
+    )
     with torch.no_grad():
         logits = model(torch.from_numpy(window)).numpy()
     session = onnxruntime.InferenceSession(again.path / "model.onnx")

@@ -137,7 +137,7 @@ def test_a_word_is_told_for_a_while_after_its_end(
             # What ended before the stream began cannot be seen in it.
             late = zeros + settings.latest + settings.unsure < ENDS
             # Nor where a word ends that the sequence cuts off.
-            early = ENDS <= settings.num_frames - settings.unsure
+            early = settings.num_frames - settings.unsure >= ENDS
             assert not found[~near & late & early].any()
             assert not (found[~near & late] == 1).any()
             assert set(found) <= {0, 1, IGNORED}
