@@ -61,6 +61,10 @@ def export_bundle(
     elif isinstance(recipe, FinetuneRecipe) and recipe.loss == "ce":
         activation = "softmax"
     num_frames = model.encoder.config.num_frames
+    if isinstance(recipe, StreamRecipe) and hop_ms % recipe.hop_ms:
+        raise ValueError(
+            f"hop_ms must be a multiple of {recipe.hop_ms}, the hop of {recipe.name}, got {hop_ms}"
+        )
     segments, hop_frames = SEGMENTS, 0
     if isinstance(recipe, StreamRecipe):  # a stretch a hop: each is computed once
         hop_frames = round(recipe.hop_ms / recipe.fbank.hop_ms)

@@ -62,7 +62,7 @@ def read_background(bundle: Bundle) -> Background:
     if config is None or not config.background:
         raise BundleError(
             f"bundle {bundle.name} {bundle.version} cannot be taught words: it holds no background "
-            "embeddings; export it with this version of ssast-edge"
+            "embeddings; teach wake-words-windows, or add them: python -m train background"
         )
     what = f"background {config.background}"
     try:
