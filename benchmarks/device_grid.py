@@ -240,12 +240,11 @@ def _measure(
 def measure_overhead(bundle: Bundle, rounds: int, calls: int) -> dict[str, Any]:
     """Medians of the bare call, our call, and the hop; ratios within rounds to the bare call."""
     backend = open_backend(bundle, kind="onnx")
-    assert isinstance(backend, OnnxBackend)
-    # The same session: one of its own would have weights of its own, and the caches the other's.
     if not isinstance(backend, OnnxBackend):
         raise click.ClickException(
             f"bundle {bundle.name} goes on hop by hop: give one of windows, as sounds"
         )
+    # The same session: one of its own would have weights of its own, and the caches the other's.
     session = backend._session
     window = bundle.golden.fbank
     feed = {"fbank": window[None]}

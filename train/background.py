@@ -113,15 +113,15 @@ def fit_background(
     seed: int = 0,
     progress: Callable[[int, int], object] | None = None,
 ) -> Background:
-    """The background from running audio and from words said alone, by the bundle's first model."""
-    from ssast_edge.backends import embed_window, open_backend
+    """The background from running audio and from words said alone, by the bundle's float model."""
+    from ssast_edge.backends import open_backend
 
     rng = np.random.default_rng(seed)
-    backend = open_backend(bundle, kind="onnx", embeds=True)  # what a CPU will hear words with
+    backend = open_backend(bundle, kind="onnx", precision="fp32", embeds=True)
     total = len(running) + len(words)
 
     def embed(windows: Iterator[FloatArray]) -> list[FloatArray]:
-        return [embed_window(backend, np.ascontiguousarray(w))[1] for w in windows]
+        return [backend.infer_both(np.ascontiguousarray(w))[1] for w in windows]
 
     speech: list[FloatArray] = []
     alone: list[list[FloatArray]] = []

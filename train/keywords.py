@@ -18,7 +18,6 @@ from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 from ssast_edge.evaluation.metrics import mean_average_precision
 from train.augment import LogMelAugmentConfig
 from train.checkpoint import Model, build_model
-from train.data.clips import Batch
 from train.engine import TrainingData, Validation, fit, resume_point
 from train.initial import start_from
 from train.machine import Machine, open_machine
@@ -28,7 +27,7 @@ from train.packs import Clip, Split
 from train.pool import FeaturePool, make_pool
 from train.recipe import KeywordRecipe, RecipeError, SpotterRecipe
 from train.selection import track_validation
-from train.task import Places, TaskData, TaskObjective
+from train.task import Places, SampledBatches, TaskData, TaskObjective
 from train.training_set import training_set
 from train.windows import WindowSampler
 
@@ -37,18 +36,6 @@ __all__ = ["KeywordObjective", "open_keywords", "pack_sources", "prepare_pool", 
 _STEPS_PER_EPOCH = 1000  # windows are drawn for ever: an epoch is a unit of the log, no more
 _VALIDATION_BATCHES, _VALIDATION_BATCH = 32, 64  # windows
 _VALIDATION_SEED = 20_000_003  # no run's own, so that models of several seeds are compared alike
-
-
-class KeywordBatches:
-    """Parts of the sampler's batches."""
-
-    def __init__(self, sampler: WindowSampler, batch_size: int) -> None:
-        self.sampler, self.batch_size = sampler, batch_size
-
-    def batch(self, step: int, part: int, parts: int) -> Batch:
-        """Every `parts`-th window of the step's batch, from `part` on."""
-        windows, target = self.sampler.batch(step, self.batch_size)
-        return Batch(windows[part::parts], target[part::parts], ())
 
 
 class KeywordObjective(TaskObjective):
@@ -152,7 +139,7 @@ def open_keywords(
         except ValueError as error:
             raise RecipeError(f"recordings of split {held_out}: {error}") from error
         validation = window_validation(drawn, len(recipe.labels))
-    batches = KeywordBatches(
+    batches = SampledBatches(
         sampler(pool, recipe.log_mel_augment, recipe.seed), recipe.optimizer.batch_size
     )
     return TaskData(record, batches, _STEPS_PER_EPOCH, validation)

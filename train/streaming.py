@@ -1,10 +1,10 @@
-"""Trains a keyword spotter that reads a stream token by token and never looks back at the audio.
+"""Trains a keyword spotter that reads a stream token by token, each with those before it alone.
 
     python -m train finetune train/recipes/wake_words_stream.toml --init encoders/edge-phones \
         --phones runs/phones.npz
 
 Every token learns which words have just ended and which phone is being said (train/sequences.py).
-The device then computes a hop's own tokens and nothing else (train/stream_graph.py).
+The device computes a hop's own tokens and nothing else (optimize/quantization/stream_graph.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 
 from train.checkpoint import build_model
-from train.data.clips import Batch
 from train.engine import Objective, TrainingData, fit, resume_point
 from train.initial import start_from
 from train.keywords import pack_sources, prepare_pool
@@ -27,22 +26,11 @@ from train.pool import FeaturePool
 from train.recipe import RecipeError, StreamRecipe
 from train.selection import track_validation
 from train.sequences import IGNORED, SequenceSampler
+from train.task import SampledBatches
 
 __all__ = ["StreamObjective", "train_stream"]
 
 _STEPS_PER_EPOCH = 1000  # sequences are drawn for ever: an epoch is a unit of the log, no more
-
-
-class SequenceBatches:
-    """Parts of the sampler's batches."""
-
-    def __init__(self, sampler: SequenceSampler, batch_size: int) -> None:
-        self.sampler, self.batch_size = sampler, batch_size
-
-    def batch(self, step: int, part: int, parts: int) -> Batch:
-        """Every `parts`-th sequence of the step's batch, from `part` on."""
-        sequences, target = self.sampler.batch(step, self.batch_size)
-        return Batch(sequences[part::parts], target[part::parts], ())
 
 
 class StreamObjective(Objective):
@@ -111,7 +99,7 @@ def train_stream(
     return fit(
         recipe,
         StreamObjective(model, words, recipe.label_smoothing, recipe.phone_share),
-        SequenceBatches(sampler, recipe.optimizer.batch_size),
+        SampledBatches(sampler, recipe.optimizer.batch_size),
         fabric=fabric,
         out=out,
         steps_per_epoch=_STEPS_PER_EPOCH,

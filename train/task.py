@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from torch import Tensor
 
+from train.data.clips import Batch
 from train.engine import Batches, Objective, TrainingData, Validation
 
-__all__ = ["Places", "TaskData", "TaskObjective"]
+__all__ = ["Places", "SampledBatches", "TaskData", "TaskObjective"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,26 @@ class TaskData:
     batches: Batches
     steps_per_epoch: float
     validation: Validation | None  # none: nothing is held out
+
+
+class Sampler(Protocol):
+    """Draws whole batches of a task."""
+
+    def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
+        """Raw log-mel (size, T, F) and its targets, by the step alone."""
+        ...
+
+
+class SampledBatches:
+    """Parts of a sampler's batches."""
+
+    def __init__(self, sampler: Sampler, batch_size: int) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+
+    def batch(self, step: int, part: int, parts: int) -> Batch:
+        """Every `parts`-th example of the step's batch, from `part` on."""
+        fbank, target = self.sampler.batch(step, self.batch_size)
+        return Batch(fbank[part::parts], target[part::parts], ())
 
 
 class TaskObjective(Objective):

@@ -222,7 +222,7 @@ def run_windows(graph: onnx.ModelProto, windows: Floats) -> Floats:
     session = open_session(graph)
     if is_streaming(session):
         hops = HopByHop(session, windows.shape[1])
-        return np.stack([hops.infer(window, new_frames=None)[0] for window in windows])
+        return np.stack([hops.infer(window, new_frames=None) for window in windows])
     return np.concatenate([session.run(["logits"], {INPUT: w[None]})[0] for w in windows])
 
 

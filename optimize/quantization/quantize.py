@@ -122,6 +122,7 @@ def quantize_bundle(
     source = float_model(bundle)
     graph = onnx.load(source)
     ast = read_ast(graph)
+    names = _forms(config, ast)
     recordings = Recordings(bundle, manifest, seed=config.seed, split=config.split)
     windows = recordings.windows(config.windows, least=_JUDGED)
     judged = [i % _JUDGED == _JUDGED - 1 for i in range(len(windows))]
@@ -149,7 +150,6 @@ def quantize_bundle(
 
     chosen_observer, observers = _choose_observer(config, seen, judge, builder)
     thresholds = seen.thresholds(chosen_observer)
-    names = [f for f in config.forms if not ast.hop_frames or f in _HOP_FORMS] or ["static"]
     bits, first = config.weight_bits or 7, names[0]
     if not config.weight_bits and not is_within(
         judge.judge(builder(first, thresholds, 7)(())), config
@@ -220,6 +220,17 @@ def float_model(bundle: Bundle) -> Path:
         if model.backend == "onnx" and model.precision == "fp32":
             return bundle.path / model.file
     raise CalibrationError(f"bundle {bundle.name} holds no fp32 ONNX model to quantise")
+
+
+def _forms(config: QuantizeConfig, ast: Ast) -> list[str]:
+    """The forms that are asked for and that the model can be written in."""
+    names = [form for form in config.forms if not ast.hop_frames or form in _HOP_FORMS]
+    if not names:
+        raise CalibrationError(
+            f"a streaming model is written as {' or '.join(_HOP_FORMS)}, got the forms "
+            f"{', '.join(config.forms)}"
+        )
+    return names
 
 
 def _choose_observer(

@@ -50,20 +50,6 @@ def next_hop(backend: Backend, window: FloatArray) -> Callable[[], FloatArray]:
     return lambda: backend.infer(window, new_frames=new_frames)
 
 
-def embed_window(backend: Backend, window: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Logits and embedding of a window by itself, as in the middle of a stream.
-
-    A model that goes on hop by hop hears the window twice: at a stream's beginning its first tokens
-    would see nothing before them, and never again later.
-    """
-    if backend.hop_frames == 1:
-        return backend.infer_both(window)
-    backend.infer(window)
-    return backend.infer_both(
-        window, new_frames=len(window) // backend.hop_frames * backend.hop_frames
-    )
-
-
 @dataclass(frozen=True)
 class Choice:
     """Which backend was taken, and why."""

@@ -83,12 +83,12 @@ class HopByHop:
 
     def infer(
         self, fbank: FloatArray, *, new_frames: int | None, embeds: bool = False
-    ) -> tuple[FloatArray, FloatArray]:
-        """Logits (labels,) after the window (frames, bins), and its embedding (segments, width).
+    ) -> FloatArray:
+        """Logits, shape (labels,), after the window (frames, bins).
 
         new_frames: whole hops that came since the call before; None: a stream begins, of which the
-        window is all that there is. embeds: else the embedding is not computed anew. Raises
-        ValueError for a part of a hop.
+        window is all that there is. embeds: `embedding` goes on with it. Raises ValueError for a
+        part of a hop.
         """
         hops = self._hops
         if new_frames is None or new_frames > self.hop_frames * self._hops:
@@ -111,7 +111,14 @@ class HopByHop:
             if rest:
                 self._embedding[:-1] = self._embedding[1:]
                 self._embedding[-1] = rest[0][0, 0]
-        return logits[0], self._embedding.copy()
+        last: FloatArray = logits[0]
+        return last
+
+    @property
+    def embedding(self) -> FloatArray:
+        """(segments, width) of the last hops that were heard with `embeds`; the caller's."""
+        embedding: FloatArray = self._embedding.copy()
+        return embedding
 
     def _keep(self, present: FloatArray) -> None:
         present = present[-self._context :]

@@ -165,17 +165,17 @@ class OnnxStreamBackend:
             )
         self.name = f"onnx ({precision})"
         self.hop_frames = self._hops.hop_frames
-        self._embeds = embedding is not None
 
     def infer(self, fbank: FloatArray, *, new_frames: int | None = None) -> FloatArray:
         """Logits, shape (labels,), after a window of raw log-mel (frames, bins)."""
-        return self._open.infer(fbank, new_frames=new_frames)[0]
+        return self._open.infer(fbank, new_frames=new_frames)
 
     def infer_both(
         self, fbank: FloatArray, *, new_frames: int | None = None
     ) -> tuple[FloatArray, FloatArray]:
         """Logits (labels,) and embedding (segments, width) after a window (frames, bins)."""
-        return self._open.infer(fbank, new_frames=new_frames, embeds=True)
+        hops = self._open
+        return hops.infer(fbank, new_frames=new_frames, embeds=True), hops.embedding
 
     @property
     def _open(self) -> HopByHop:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ssast_edge.backends import Backend, embed_window
+from ssast_edge.backends import Backend
 from ssast_edge.bundle import Bundle, same_label
 from ssast_edge.bundle.enrolled import EnrolledScores
 from ssast_edge.enrollment.background import Background
@@ -114,7 +114,7 @@ def hear(
         vectors, scores = [], np.zeros(len(bundle.labels))
         for index, variant in enumerate(all_of_it):
             for window in word_windows(variant, bundle, seed=1000 * number + index):
-                logits, embedding = embed_window(backend, np.ascontiguousarray(window))
+                logits, embedding = backend.infer_both(np.ascontiguousarray(window))
                 vectors.append(embedding)
                 if index == 0:
                     now = to_scores(logits, bundle.activation)

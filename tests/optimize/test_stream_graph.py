@@ -29,7 +29,7 @@ from optimize.quantization.cpu_graph import FORMS, PATCH_EMBED, layer_names  # n
 from optimize.quantization.exported import Ast, read_ast  # noqa: E402
 from optimize.quantization.judge import run_windows  # noqa: E402
 from optimize.quantization.precision import half_graph, tensorrt_int8  # noqa: E402
-from optimize.quantization.quantize import QuantizeConfig, quantize_bundle  # noqa: E402
+from optimize.quantization.quantize import CalibrationError, QuantizeConfig, quantize_bundle  # noqa: E402
 from optimize.quantization.stream_graph import stream_graph  # noqa: E402
 from ssast_edge.backends import open_backend  # noqa: E402
 from ssast_edge.backends.hops import HopByHop, is_streaming  # noqa: E402
@@ -139,7 +139,8 @@ def test_a_window_replayed_hop_by_hop_gives_what_its_graph_gives(shape: Shape) -
     assert hops.hop_frames == shape.hop_frames
     for window in heard(shape):
         (wanted, embedding), *_ = run_graph(graph, window[None], ["logits", "embedding"])
-        logits, stretches = hops.infer(window, new_frames=None, embeds=True)
+        logits = hops.infer(window, new_frames=None, embeds=True)
+        stretches = hops.embedding
         assert np.abs(logits - wanted[0]).max() < 1e-4, "sums in another order"
         assert stretches.shape == embedding[0].shape == hops.embedding_shape
         assert np.abs(stretches - embedding[0]).max() < 1e-4
@@ -153,7 +154,7 @@ def test_a_stream_goes_on_as_if_it_were_one_long_window(shape: Shape) -> None:
     (frames,) = heard(shape, 1, shape.window + more * shape.hop_frames)
     for number in range(more + 1):
         stop = shape.window + number * shape.hop_frames
-        logits, embedding = hops.infer(
+        logits = hops.infer(
             frames[stop - shape.window : stop], embeds=True,
             new_frames=shape.hop_frames if number else None,
         )  # fmt: skip
@@ -161,7 +162,7 @@ def test_a_stream_goes_on_as_if_it_were_one_long_window(shape: Shape) -> None:
             long = window_graph(shape, stop)
             (wanted, stretches), *_ = run_graph(long, frames[None, :stop], ["logits", "embedding"])
             assert np.abs(logits - wanted[0]).max() < 1e-4
-            assert np.abs(embedding - stretches[0, -shape.hops :]).max() < 1e-4
+            assert np.abs(hops.embedding - stretches[0, -shape.hops :]).max() < 1e-4
 
 
 @pytest.mark.parametrize("form", ["static", "dynamic"])
@@ -186,7 +187,7 @@ def test_a_hop_without_embedding_gives_none() -> None:
     assert [port.name for port in made.graph.output] == ["logits", "present"]
     hops = hop_by_hop(made, shape)
     assert hops.embedding_shape is None
-    assert hops.infer(heard(shape)[0], new_frames=None)[0].shape == (3,)
+    assert hops.infer(heard(shape)[0], new_frames=None).shape == (3,)
 
 
 def test_a_window_in_half_precision_comes_near() -> None:
@@ -348,12 +349,18 @@ def test_the_cpu_gets_a_hop_and_tensorrt_a_window(flavours: FlavoursResult, bund
 def test_a_bundle_is_quantised_to_one_form_of_a_hop(
     bundle: Bundle, places: Places, tmp_path: Path
 ) -> None:
-    """Of the forms that are asked for none may be one that a hop has: then it is static."""
+    """Of the forms that are asked for those that a hop has; where it has none, one line says so."""
     config = QuantizeConfig(
         windows=8, logit_budget=2.0, rounds=4, observer="mse", weight_bits=7,
-        forms=("static-attention", "qdq-signed"),
+        forms=("static-attention", "static", "qdq-signed"),
     )  # fmt: skip
-    found = quantize_bundle(bundle, places.manifests / "tones.csv", tmp_path, config)
+    manifest, without = places.manifests / "tones.csv", ("static-attention", "qdq-signed")
+    with pytest.raises(CalibrationError, match="streaming model is written as static or dynamic"):
+        quantize_bundle(
+            bundle, manifest, tmp_path / "no", dataclasses.replace(config, forms=without)
+        )
+    assert not (tmp_path / "no").exists()
+    found = quantize_bundle(bundle, manifest, tmp_path, config)
     assert [form.name for form in found.report.forms] == ["static"]
     assert is_streaming(open_session(onnx.load(found.cpu)))
 
