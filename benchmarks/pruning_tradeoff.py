@@ -238,7 +238,8 @@ def _say(name: str) -> Callable[[str], object]:
 @click.option("--manifests", type=Path, default=Path("runs/manifests"), show_default=True)
 @click.option("--cache", type=Path, default=Path("runs/pcm"), show_default=True)
 @click.option("--data", type=Path, default=Path("../shared/data"), show_default=True)
-@click.option("--synthetic", type=Path, default=Path("runs/synthetic"), show_default=True)
+@click.option("--synthetic", type=Path, multiple=True, default=(Path("runs/synthetic"),),
+              show_default=True)  # fmt: skip
 @click.option("--pool", type=Path, default=Path("runs/pool"), show_default=True)
 @click.option("--accelerator", default="auto", show_default=True)
 @click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True)

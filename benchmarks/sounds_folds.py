@@ -71,7 +71,8 @@ def figures(right: list[NDArray[np.bool_]], groups: list[list[str]], seed: int) 
 @click.option("--recipe", type=FILE, default=RECIPE, show_default=True)
 @click.option("--init", type=FOLDER, help="Pretrained encoder; none: from scratch.")
 @click.option("--data", type=FOLDER, default=Path("../shared/data"), show_default=True)
-@click.option("--synthetic", type=FOLDER, default=Path("runs/synthetic"), show_default=True)
+@click.option("--synthetic", type=FOLDER, multiple=True, default=(Path("runs/synthetic"),),
+              show_default=True)  # fmt: skip
 @click.option("--out", type=FOLDER, default=Path("runs/sounds-folds"), show_default=True)
 @click.option("--fold", "folds", type=click.IntRange(1, 4), multiple=True, default=FOLDS,
               show_default=True)  # fmt: skip
@@ -82,7 +83,7 @@ def main(
     recipe: Path,
     init: Path | None,
     data: Path,
-    synthetic: Path,
+    synthetic: tuple[Path, ...],
     out: Path,
     folds: tuple[int, ...],
     overrides: tuple[str, ...],

@@ -66,6 +66,8 @@ class BundleConfig:
     tensorrt: bool = True  # with the graphs that TensorRT builds engines from
     # Triggers of keywords: a false accept an hour weighs as much as this share of all words missed.
     false_accept_price: float = FALSE_ACCEPT_PRICE
+    # Triggers are chosen on what synthetic validation voices say, too: near misses, common words.
+    near_misses: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a price that no setting could pay, or that nothing costs."""

@@ -57,7 +57,7 @@ def finetune(
     out: Path | None,
     overrides: tuple[str, ...],
     data: Path,
-    synthetic: Path,
+    synthetic: tuple[Path, ...],
     jobs: int,
     init: Path | None,
     mined: tuple[Path, ...],
@@ -116,7 +116,7 @@ def finetune(
 def mine(
     checkpoint: Path,
     data: Path,
-    synthetic: Path,
+    synthetic: tuple[Path, ...],
     out: Path,
     hours: float,
     snrs: tuple[float, ...],
@@ -178,8 +178,8 @@ def align(
             raise IsADirectoryError(f"{out} is a folder: --out wants a file")
         out.parent.mkdir(parents=True, exist_ok=True)  # now: aligning takes minutes
         clips = read_packs(data, packs)
-        for folder in () if no_synthetic else synthetic:
-            clips += read_wanted_synthetic(folder)
+        if not no_synthetic:
+            clips += read_wanted_synthetic(synthetic)
         found, skipped = align_clips([c for c in clips if c.split != "test"], jobs=jobs)
         found.save(out)
         click.echo(f"{out}: {len(found.labels)} recordings")
@@ -248,8 +248,8 @@ def background(
             bar.total = total
             bar.update(done - bar.n)
 
-        for folder in synthetic:
-            read_wanted_synthetic(folder)  # a folder that holds none is told before the work
+        if synthetic:
+            read_wanted_synthetic(synthetic)  # a folder that holds none is told before the work
         made = add_background(
             load_bundle(bundle), data, out, synthetic=synthetic, seed=seed, progress=tell
         )

@@ -56,7 +56,7 @@ def train_keywords(
     recipe: KeywordRecipe,
     *,
     data: Path,
-    synthetic: Path | None,
+    synthetic: Sequence[Path],
     out: Path,
     machine: Machine,
     jobs: int = 2,
@@ -71,7 +71,7 @@ def train_keywords(
     resume = resume_point(recipe, out)
     statistics = (resume.mean, resume.std) if resume is not None else None
     pool = out.parent / "pool"
-    places = Places(data=data, synthetic=synthetic, pool=pool, jobs=jobs, mined=mined)
+    places = Places(data=data, synthetic=tuple(synthetic), pool=pool, jobs=jobs, mined=mined)
     opened = open_keywords(recipe, places, fabric, statistics=statistics)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe, opened.record.classes, *opened.record.statistics)
@@ -168,7 +168,7 @@ def window_validation(sampler: WindowSampler, labels: int) -> Validation:
 def prepare_pool(
     recipe: SpotterRecipe,
     data: Path,
-    synthetic: Path | None,
+    synthetic: Sequence[Path],
     folder: Path,
     jobs: int,
     *,

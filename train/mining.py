@@ -81,7 +81,7 @@ def load_mined(
     return (np.concatenate(windows), np.concatenate(targets)) if windows else None
 
 
-def training_clips(checkpoint: Path, data: Path, synthetic: Path) -> list[Clip]:
+def training_clips(checkpoint: Path, data: Path, synthetic: Sequence[Path]) -> list[Clip]:
     """The clips that a keyword checkpoint's recipe trains on."""
     recipe = load_checkpoint(checkpoint).recipe
     if not isinstance(recipe, KeywordRecipe):

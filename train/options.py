@@ -59,8 +59,8 @@ NO_CACHE = click.option(
     help="Decode recordings whenever they are read: for corpora larger than the disk.",
 )  # fmt: skip
 SYNTHETIC = click.option(
-    "--synthetic", type=FOLDER, default=Path("runs/synthetic"), show_default=True,
-    help="Speech of `python -m train.synthesize`, for recipes of keywords and phones.",
+    "--synthetic", type=FOLDER, multiple=True, default=(Path("runs/synthetic"),), show_default=True,
+    help="Speech of `python -m train.synthesize`, for recipes of keywords and phones; repeatable.",
 )  # fmt: skip
 MINED = click.option(
     "--mined", type=FILE, multiple=True,

@@ -10,6 +10,7 @@ words are made of before it learns a few of them.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def train_phones(
     recipe: PhoneRecipe,
     *,
     data: Path,
-    synthetic: Path | None,
+    synthetic: Sequence[Path],
     phones: Path,
     out: Path,
     machine: Machine,
@@ -166,7 +167,12 @@ def _sampler(
 
 
 def _pool(
-    recipe: PhoneRecipe, data: Path, synthetic: Path | None, folder: Path, jobs: int, split: Split
+    recipe: PhoneRecipe,
+    data: Path,
+    synthetic: Sequence[Path],
+    folder: Path,
+    jobs: int,
+    split: Split,
 ) -> FeaturePool:
     """The recipe's clips of a split as features; made in `folder` when it is not there yet."""
     clips = read_packs(data, recipe.data.packs)

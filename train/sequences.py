@@ -7,7 +7,7 @@ before it and nothing of what follows. Batch `step` depends on (seed, step) alon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from train.composition import Composer, Rows, Window, level
 from train.model import EncoderConfig
 from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, clip_key
 from train.pool import FeaturePool
+from train.sound_layer import SoundLayer, told_sounds
 from train.windows import SILENCE as SILENCE_LABEL
 from train.windows import UNKNOWN as UNKNOWN_LABEL
 
@@ -48,6 +49,11 @@ class SequenceConfig:
     alike_chance: float = 0.5  # all speech as loud as the first of it
     start_chance: float = 0.08  # the stream has just begun: the first part is zeros
     babble_chance: float = 0.15  # noise is many voices
+    # Where classes of sounds are among the labels: that a sequence holds some, that two of them
+    # sound at once, and that something is said in it at all.
+    labelled_sound_chance: float = 0.5
+    mix_chance: float = 0.35
+    speech_chance: float = 1.0
     # A token tells a word when its last frame lies so many frames after the word's end; before, in
     # `unsure` frames, and after, in as many, it may do either.
     earliest: int = 2
@@ -65,7 +71,10 @@ class SequenceConfig:
         )  # fmt: skip
         if not (min(weights) >= 0 and 0 < sum(weights) < float("inf")):
             raise ValueError(f"weights must be 0 or more and not all 0, got {weights}")
-        for name in ("gap_chance", "alike_chance", "start_chance", "babble_chance"):
+        for name in (
+            "gap_chance", "alike_chance", "start_chance", "babble_chance",
+            "labelled_sound_chance", "mix_chance", "speech_chance",
+        ):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.earliest < self.latest or min(self.unsure, self.phone_delay) < 0:
@@ -84,6 +93,7 @@ class _Piece:
     label: int = _NO_LABEL
     begin: int = 0
     end: int = 0
+    is_broken_off: bool = False  # no word, and not another one either
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,7 @@ class _Said:
     label: int
     begin: int
     end: int
+    is_broken_off: bool = False
 
 
 class SequenceSampler:
@@ -138,7 +149,10 @@ class SequenceSampler:
         recorded = packs != "synthetic"
         spoken = (kinds == "keyword") | (kinds == "word")
         has_word = pool.rows["end"] > pool.rows["start"]
-        labels = tuple(w for w in labels if w not in (UNKNOWN_LABEL, SILENCE_LABEL))
+        sounds = {str(w) for w in np.unique(words[kinds == "sound"])} & set(labels)
+        self._sounds = [self._index[w] for w in labels if w in sounds]
+        reserved = {UNKNOWN_LABEL, SILENCE_LABEL}
+        labels = tuple(w for w in labels if w not in sounds | reserved)
         self._keywords = [rows(recorded, spoken, has_word, words == w) for w in labels]
         self._synthetic = [
             found for w in labels
@@ -151,7 +165,7 @@ class SequenceSampler:
         ]
         speech = [rows(kinds == "speech", packs == p) for p in np.unique(packs)]
         speech = [found for found in speech if len(found)]
-        noises = rows(kinds == "sound")
+        noises = rows(kinds == "sound", ~np.isin(words, list(sounds)))
         empty = [w for w, its in zip(labels, self._keywords, strict=True) if not len(its)]
         if empty:
             raise ValueError(f"no recording of {', '.join(empty)}")
@@ -159,9 +173,9 @@ class SequenceSampler:
             if not has:
                 raise ValueError(f"no recording of kind {name}")
         drawable = {
-            "keyword": config.keyword,
+            "keyword": config.keyword * bool(labels),
             "synthetic_keyword": config.synthetic_keyword * bool(self._synthetic),
-            "fragment": config.fragment,
+            "fragment": config.fragment * bool(labels),
             "near_miss": config.near_miss * bool(len(self._near_misses)),
             "word": config.word * bool(self._other_words),
             "snippet": config.snippet,
@@ -177,6 +191,8 @@ class SequenceSampler:
             pool, config.num_frames, speech=speech, noises=noises,
             babble_chance=config.babble_chance, seed=seed,
         )  # fmt: skip
+        labelled = [rows(kinds == "sound", words == name) for name in self._index if name in sounds]
+        self._layer = SoundLayer(self._compose, labelled, mix_chance=config.mix_chance)
         # The last frame of each token, counted from 1.
         self._ends = np.arange(encoder.grid[1]) * encoder.stride_frames + encoder.patch_frames
 
@@ -191,11 +207,14 @@ class SequenceSampler:
         windows = np.empty((size, frames, self.pool.frames.shape[1]), dtype=np.float32)
         targets = np.empty((size, len(self._ends), words + 1), dtype=np.uint8)
         for i in range(size):
-            windows[i], heard, phones = self._sequence(rng)
+            windows[i], heard, phones, loud = self._sequence(rng)
             begins = 0
             if rng.random() < self.config.start_chance:
                 begins = int(rng.integers(8, frames // 2))
             targets[i, :, :words] = self._told(heard, begins)
+            targets[i][:, self._sounds] = told_sounds(
+                loud, self._ends, begins=begins, ignored=IGNORED
+            )
             phones[:begins] = _SILENT
             at = np.maximum(self._ends - 1 - self.config.phone_delay, 0)
             targets[i, :, words] = phones[at]
@@ -208,11 +227,25 @@ class SequenceSampler:
         fbank = spec_augment(fbank, self.fill, self.augment, generator)
         return fbank.masked_fill(begun, 0.0), torch.from_numpy(targets)
 
-    def _sequence(self, rng: np.random.Generator) -> tuple[Window, list[_Said], NDArray[np.uint8]]:
-        """A sequence, what is said in it, and the phone of each frame."""
-        config, frames = self.config, self.config.num_frames
+    def _sequence(
+        self, rng: np.random.Generator
+    ) -> tuple[Window, list[_Said], NDArray[np.uint8], NDArray[np.uint8]]:
+        """A sequence, what is said in it, the phone of each frame, and its loud sounds."""
         sequence = self._compose.bed(rng)
-        phones = np.full(frames, _SILENT, dtype=np.uint8)
+        phones = np.full(len(sequence), _SILENT, dtype=np.uint8)
+        heard: list[_Said] = []
+        if not self._sounds or rng.random() < self.config.speech_chance:
+            heard = self._say(rng, sequence, phones)
+        loud = np.zeros((len(self._sounds), len(sequence)), dtype=np.uint8)
+        if self._sounds and rng.random() < self.config.labelled_sound_chance:
+            loud = self._layer.lay(rng, sequence, speech=level(sequence) if heard else None)
+        return sequence, heard, phones, loud
+
+    def _say(
+        self, rng: np.random.Generator, sequence: Window, phones: NDArray[np.uint8]
+    ) -> list[_Said]:
+        """Fill a sequence and its phones, both in place; returns what is said in it."""
+        config, frames = self.config, len(sequence)
         heard: list[_Said] = []
         at = -int(rng.integers(0, 60))  # the first piece may have begun already
         are_alike, loudness = rng.random() < config.alike_chance, None
@@ -231,11 +264,11 @@ class SequenceSampler:
             if piece.label != _NO_LABEL:  # its end may come too late to be heard
                 heard.append(_Said(piece.label, at + piece.begin, at + piece.end))
             elif piece.is_speech:
-                heard.append(_Said(_NO_LABEL, at, at + len(features)))
+                heard.append(_Said(_NO_LABEL, at, at + len(features), piece.is_broken_off))
             at += len(features)
             if rng.random() < config.gap_chance:
                 at += int(rng.integers(5, config.longest_gap))
-        return sequence, heard, phones
+        return heard
 
     def _told(self, heard: list[_Said], begins: int) -> NDArray[np.uint8]:
         """(N, words): which token tells which word.
@@ -268,6 +301,8 @@ class SequenceSampler:
         for said in others:
             is_near = (self._ends >= said.begin) & (self._ends <= said.end + latest + unsure)
             told[is_near & (told == 0)] = IGNORED
+            if said.is_broken_off:  # recordings of single words often are, too
+                continue
             told[(self._ends >= said.begin + _TELLING) & (self._ends <= said.end + latest)] = 1
         for word in words:
             is_near = (self._ends >= word.begin) & (self._ends <= word.end + latest)
@@ -303,8 +338,8 @@ class SequenceSampler:
         middle = int(start + rng.uniform(0.3, 0.75) * (end - start))
         first, last = (start, middle) if rng.random() < 0.6 else (middle, end)
         part = self._part(row, first, last)
-        if rng.random() < 0.3:  # broken off
-            return part
+        if rng.random() < 0.3:
+            return replace(part, is_broken_off=True)
         other = self._snippet(rng)
         matched = other.features + np.float32(level(part.features) - level(other.features))
         both = (part.features, matched) if rng.random() < 0.6 else (matched, part.features)

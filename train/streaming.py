@@ -9,6 +9,7 @@ The device computes a hop's own tokens and nothing else (optimize/quantization/s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -63,7 +64,7 @@ def train_stream(
     recipe: StreamRecipe,
     *,
     data: Path,
-    synthetic: Path | None,
+    synthetic: Sequence[Path],
     phones: Path,
     out: Path,
     machine: Machine,

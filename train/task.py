@@ -21,7 +21,7 @@ class Places:
     manifests: Path = Path("runs/manifests")  # of the manifests that clip recipes name
     cache: Path | None = Path("runs/pcm")  # recordings decoded once; None: decode each time
     data: Path = Path("../shared/data")  # the packs of keyword recipes
-    synthetic: Path | None = Path("runs/synthetic")  # speech that `train.synthesize` wrote
+    synthetic: tuple[Path, ...] = (Path("runs/synthetic"),)  # speech of `train.synthesize`
     pool: Path = Path("runs/pool")  # rendered features of keyword recipes
     jobs: int = 2  # processes that render them
     mined: tuple[Path, ...] = ()  # windows that an earlier round got wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from train.packs import Clip, Split, read_packs, read_synthetic, says
@@ -11,7 +12,7 @@ __all__ = ["read_wanted_synthetic", "training_set"]
 
 
 def training_set(
-    recipe: SpotterRecipe, data: Path, synthetic: Path | None, split: Split
+    recipe: SpotterRecipe, data: Path, synthetic: Sequence[Path], split: Split
 ) -> list[Clip]:
     """The recipe's clips of a split. Running speech that says a label is left out."""
     fold = recipe.data.esc10_test_fold
@@ -22,14 +23,17 @@ def training_set(
     return [clip for clip in clips if clip.kind != "silence" and _wanted(clip, recipe)]
 
 
-def read_wanted_synthetic(folder: Path | None) -> list[Clip]:
+def read_wanted_synthetic(folders: Sequence[Path]) -> list[Clip]:
     """Clips of `train.synthesize`; RecipeError that says how to make them when there are none."""
-    if folder is None or not (folder / "manifest.csv").is_file():
-        raise RecipeError(
-            f"synthetic speech is wanted, there is none in {folder}: run "
-            "`python -m train.synthesize --out DIR` and pass --synthetic DIR"
-        )
-    return read_synthetic(folder)
+    clips: list[Clip] = []
+    for folder in folders or (None,):
+        if folder is None or not (folder / "manifest.csv").is_file():
+            raise RecipeError(
+                f"synthetic speech is wanted, there is none in {folder}: run "
+                "`python -m train.synthesize --out DIR` and pass --synthetic DIR"
+            )
+        clips += read_synthetic(folder)
+    return clips
 
 
 def _wanted(clip: Clip, recipe: SpotterRecipe) -> bool:

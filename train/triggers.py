@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from ssast_edge.evaluation.scores import THRESHOLDS, HopScores, replay, run_bund
 from ssast_edge.evaluation.track import SAMPLE_RATE, Track, build_track
 from ssast_edge.trigger import TriggerConfig
 from train.packs import Clip, Split, read_packs, says
+from train.training_set import read_wanted_synthetic
 from train.windows import SILENCE, UNKNOWN
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "choose_trigger",
     "choose_triggers",
     "make_conditions",
+    "other_words",
     "track_clips",
     "track_noise",
 ]
@@ -107,6 +109,17 @@ def track_clips(data: Path, split: Split, labels: tuple[str, ...]) -> list[Clip]
     ]  # fmt: skip
 
 
+def other_words(synthetic: Sequence[Path], labels: Sequence[str]) -> list[Clip]:
+    """What synthetic validation voices say that is none of the labels.
+
+    No recording of the packs says what is nearly a wake word, and few say single common words.
+    """
+    return [
+        c for c in (read_wanted_synthetic(synthetic) if synthetic else ())
+        if c.split == "val" and c.kind in ("near-miss", "speech") and not says(c.word, labels)
+    ]  # fmt: skip
+
+
 def track_noise(data: Path, split: Split) -> list[NDArray[np.float32]]:
     """What may lie under a split's track: its own background noise and sounds."""
     sounds = read_packs(data, ("background_noise", "esc10"))
@@ -118,12 +131,18 @@ def _has_sounds(data: Path) -> bool:
 
 
 def choose_triggers(
-    folder: Path, data: Path, *, seed: int, price: float = FALSE_ACCEPT_PRICE
+    folder: Path,
+    data: Path,
+    *,
+    seed: int,
+    price: float = FALSE_ACCEPT_PRICE,
+    synthetic: Sequence[Path] = (),
 ) -> tuple[Mapping[str, TriggerConfig], dict[str, Any]]:
     """A trigger per label and what they give on the validation track.
 
-    Classes of sounds all get `SOUND_TRIGGER`, which no track has chosen; `_unknown_` and
-    `_silence_` never fire.
+    synthetic: folders of `train.synthesize`, whose near misses and words in validation voices are
+    heard too. Classes of sounds all get `SOUND_TRIGGER`, which no track has chosen; `_unknown_`
+    and `_silence_` never fire.
     """
     bundle = load_bundle(folder)
     sounds = {c.word for c in read_packs(data, ("esc10",))} if _has_sounds(data) else set()
@@ -131,7 +150,7 @@ def choose_triggers(
     spoken = [label for label in bundle.labels if label not in sounds and label not in RESERVED]
     if not spoken:
         return triggers, {"triggers": {k: asdict(v) for k, v in triggers.items()}}
-    clips = track_clips(data, "val", bundle.labels)
+    clips = track_clips(data, "val", bundle.labels) + other_words(synthetic, spoken)
     track = build_track([as_recording(c, bundle.labels) for c in clips], seed=seed)
     noise = track_noise(data, "val")
     unsaid = set(spoken) - {word.label for word in track.words}

@@ -20,6 +20,7 @@ from optimize.quantization.quantize import CalibrationError, float_model, quanti
 from ssast_edge.bundle import Bundle, load_bundle
 from train.export import export_bundle, origin
 from train.shipping import ship
+from train.training_set import read_wanted_synthetic
 from train.triggers import choose_triggers
 
 __all__ = ["bundle_of", "bundled", "dense_int8", "exported", "flavours", "published", "shipped"]
@@ -125,6 +126,10 @@ def bundled(run: Context, flavours: Done) -> Done:
         "seed": run.recipe.seed,
         "audio": run.audio if run.is_keywords else None,
     }
+    synthetic = run.places.synthetic if run.is_keywords and run.recipe.bundle.near_misses else ()
+    if synthetic:
+        read_wanted_synthetic(synthetic)  # none is told before the work
+        inputs["synthetic"] = [digest_file(folder / "manifest.csv") for folder in synthetic]
 
     def work(folder: Path) -> dict[str, Any]:
         base = bundle_of(flavours)
@@ -136,6 +141,7 @@ def bundled(run: Context, flavours: Done) -> Done:
             triggers, validation = choose_triggers(
                 rehearsed.path, run.places.data, seed=run.recipe.seed,
                 price=run.recipe.bundle.false_accept_price,
+                synthetic=synthetic,
             )  # fmt: skip
             provenance["validation"] = validation
         made = assemble(

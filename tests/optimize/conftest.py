@@ -76,6 +76,6 @@ def tiny_keywords(
         dataclasses.replace(
             tiny_recipe, optimizer=dataclasses.replace(tiny_recipe.optimizer, steps=4)
         ),
-        data=tiny_data, synthetic=None, out=root / "run", machine=ONE_CORE, jobs=1,
+        data=tiny_data, synthetic=(), out=root / "run", machine=ONE_CORE, jobs=1,
     )  # fmt: skip
-    return folder, Places(data=tiny_data, synthetic=None, pool=root / "pool", jobs=1)
+    return folder, Places(data=tiny_data, synthetic=(), pool=root / "pool", jobs=1)

@@ -430,7 +430,7 @@ def test_the_chain_ends_in_a_bundle_of_a_hop(
         f"name = 'small'\ncheckpoint = '{checkpoint}'\n[quantize]\nwindows = 12\n"
         "logit_budget = 9.0\nrounds = 4\nobserver = 'mse'\n"
     )
-    places = Places(data=tiny_data, synthetic=None, pool=tmp_path / "pool", jobs=1)
+    places = Places(data=tiny_data, synthetic=(), pool=tmp_path / "pool", jobs=1)
     arguments = ["run", recipe, "--out", tmp_path / "out", *options(places)]
     arguments += ["--jobs", 1, "--no-compare"]
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])

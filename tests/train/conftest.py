@@ -122,7 +122,7 @@ def tiny_checkpoint(
     """The checkpoint of a run of the tiny recipe; not to be changed. It has learned little."""
     out = tmp_path_factory.mktemp("runs") / tiny_recipe.name
     return train_keywords(
-        tiny_recipe, data=tiny_data, synthetic=None, out=out, machine=ONE_CORE, jobs=1
+        tiny_recipe, data=tiny_data, synthetic=(), out=out, machine=ONE_CORE, jobs=1
     )
 
 

@@ -55,7 +55,7 @@ def test_a_model_of_sounds_is_scored_on_the_fold_that_it_did_not_hear(
         windows=dataclasses.replace(tiny_recipe.windows, labelled_sound=0.5),
     )
     out = tmp_path / "run"
-    last = train_keywords(recipe, data=tiny_data, synthetic=None, out=out, machine=ONE_CORE, jobs=1)
+    last = train_keywords(recipe, data=tiny_data, synthetic=(), out=out, machine=ONE_CORE, jobs=1)
     export_bundle(last, tmp_path / "bundle")
     bundle = load_bundle(tmp_path / "bundle")
     clips, scores, wanted = sounds_folds.score_fold(bundle, tiny_data, 2, ["rain"])

@@ -27,7 +27,7 @@ from train.windows import WindowSampler
 
 
 def run(recipe: KeywordRecipe, data: Path, out: Path) -> Path:
-    return train_keywords(recipe, data=data, synthetic=None, out=out, machine=ONE_CORE, jobs=1)
+    return train_keywords(recipe, data=data, synthetic=(), out=out, machine=ONE_CORE, jobs=1)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

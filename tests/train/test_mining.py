@@ -69,9 +69,9 @@ def test_what_is_mined_trains_the_next_round(
     )
     out = tmp_path / "run"
     with pytest.raises(RecipeError, match=r"windows\.mined is above 0"):
-        train_keywords(mined, data=tiny_data, synthetic=None, out=out, machine=ONE_CORE, jobs=1)
+        train_keywords(mined, data=tiny_data, synthetic=(), out=out, machine=ONE_CORE, jobs=1)
     train_keywords(
-        mined, data=tiny_data, synthetic=None, out=out, machine=ONE_CORE, jobs=1,
+        mined, data=tiny_data, synthetic=(), out=out, machine=ONE_CORE, jobs=1,
         init=tiny_checkpoint, mined=(path,),
     )  # fmt: skip
 

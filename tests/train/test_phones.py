@@ -142,7 +142,7 @@ def test_an_encoder_of_phones_starts_a_keyword_model(
     tiny_data: Path, recipe: PhoneRecipe, tiny_recipe: KeywordRecipe, phones: Path, tmp_path: Path
 ) -> None:
     folder = train_phones(
-        recipe, data=tiny_data, synthetic=None, phones=phones, out=tmp_path / "phones",
+        recipe, data=tiny_data, synthetic=(), phones=phones, out=tmp_path / "phones",
         machine=ONE_CORE, jobs=1,
     )  # fmt: skip
     assert load_checkpoint(folder).classes == PHONES
@@ -153,7 +153,7 @@ def test_an_encoder_of_phones_starts_a_keyword_model(
     assert found.head is None
     assert found.labels == ()
     started = train_keywords(
-        tiny_recipe, data=tiny_data, synthetic=None, out=tmp_path / "run", machine=ONE_CORE,
+        tiny_recipe, data=tiny_data, synthetic=(), out=tmp_path / "run", machine=ONE_CORE,
         jobs=1, init=folder,
     )  # fmt: skip
     assert "speechocean" in load_checkpoint(started).progress["sources"]

@@ -44,7 +44,7 @@ def test_a_run_keeps_the_best_weights(
         engine=EngineConfig(precision="32-true", validate_every_steps=6),
     )
     out = tmp_path / "run"
-    train_keywords(recipe, data=tiny_data, synthetic=None, out=out, machine=ONE_CORE, jobs=1)
+    train_keywords(recipe, data=tiny_data, synthetic=(), out=out, machine=ONE_CORE, jobs=1)
     rows = list(csv.DictReader((out / "validation.csv").read_text().splitlines()))
     assert [int(row["step"]) for row in rows] == [6, 12]
     assert {"missed", "missed_clean", "missed_noisy"} <= set(rows[0])

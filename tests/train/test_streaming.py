@@ -88,7 +88,7 @@ def phones(tiny_data: Path, root: Path) -> Path:
 
 def train(recipe: StreamRecipe, data: Path, phones: Path, out: Path) -> Path:
     return train_stream(
-        recipe, data=data, synthetic=None, phones=phones, out=out, machine=ONE_CORE, jobs=1
+        recipe, data=data, synthetic=(), phones=phones, out=out, machine=ONE_CORE, jobs=1
     )
 
 
