@@ -3,15 +3,15 @@
     python -m benchmarks.enrollment BUNDLE --data DIR --split val --out runs/enrollment
 
 Every word is enrolled several times from recordings of different speakers and heard in recordings
-of the others; the background is the split's speech and sounds, without the telephone sentences that
-hold the validation words. Both go through the streaming runtime once, by its hops; what an
+of the others; the background is the split's speech and sounds, of the telephone sentences what lies
+beside their wake-up words. Both go through the streaming runtime once, by its hops; what an
 enrolment gives is then a product with the embeddings that were kept. A word is heard when the score
 reaches the threshold from its start to half a second after its end; each peak of the background
 above it, a second from any higher one, is a false accept. Prints JSON; writes it and a figure to
 --out.
 
 val: the five words of WUW, which no bundle has as a class, and the words of Speech Commands, which
-some have. test: yes, no, on, off and stop of Speech Commands.
+some have. test: those of WUW by other speakers; yes, no, on, off and stop of Speech Commands.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ from ssast_edge.audio import read_audio
 from ssast_edge.backends import Backend, open_backend
 from ssast_edge.bundle import Bundle
 from ssast_edge.enrollment.background import Background, read_background
-from ssast_edge.enrollment.classifier import direction, learn_word
+from ssast_edge.enrollment.classifier import direction, learn_word, scores_along
 from ssast_edge.enrollment.enroll import find_outlier, hear
 from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.enrollment.recordings import Spoken, find_word
+from ssast_edge.enrollment.stretches import lengths_of
 from ssast_edge.evaluation.intervals import rate_interval
+from train.background import telephone_speech
 from train.errors import one_line_errors
 from train.packs import Clip, read_packs, split_of
 
@@ -60,7 +62,7 @@ class Said:
     word: str
     speaker: str
     spoken: Spoken
-    windows: Array  # (hops, R)
+    windows: Array  # (hops, S, P)
 
 
 class Keeper:
@@ -71,12 +73,12 @@ class Keeper:
     def __init__(self, backend: Backend, background: Background) -> None:
         self._backend, self._background = backend, background
         self.hop_frames = backend.hop_frames
-        self.rows: list[Array] = []
+        self.rows: list[NDArray[np.float16]] = []
 
     def infer(self, fbank: Array, *, new_frames: int | None = None) -> Array:
         """Logits; the projection of the embedding is kept."""
         logits, embedding = self._backend.infer_both(fbank, new_frames=new_frames)
-        self.rows.append(self._background.project(embedding[np.newaxis])[0])
+        self.rows.append(self._background.project(embedding[np.newaxis])[0].astype(np.float16))
         return logits
 
     def infer_both(self, fbank: Array, *, new_frames: int | None = None) -> tuple[Array, Array]:
@@ -89,23 +91,26 @@ class Keeper:
 
 
 def streamed(samples: Array, bundle: Bundle, keeper: Keeper) -> tuple[NDArray[np.float64], Array]:
-    """Times (H,) and projections (H, R) of every hop of a stream."""
+    """Times (H,) and projections (H, S, P) of every hop of a stream."""
     keeper.rows = []
     times: list[float] = []
     plain = Spotter(bundle, backend=keeper, on_scores=lambda time_s, _: times.append(time_s))
     for first in range(0, len(samples), 5 * SAMPLE_RATE):
         plain.push(samples[first : first + 5 * SAMPLE_RATE])
-    return np.array(times), np.array(keeper.rows, np.float32)
+    return np.array(times), np.array(keeper.rows)
 
 
-def background_hops(clips: Sequence[Clip], bundle: Bundle, keeper: Keeper) -> tuple[Array, float]:
-    """Projections (H, R) of all clips one after the other, and hours."""
+def background_hops(
+    clips: Sequence[Clip | Array], bundle: Bundle, keeper: Keeper
+) -> tuple[Array, float]:
+    """Projections (H, S, P) of all recordings one after the other, and hours."""
     rng = np.random.default_rng(0)
     rows, seconds = [], 0.0
     with click.progressbar(rng.permutation(len(clips)), label="background", file=sys.stderr) as bar:
         for index in bar:
-            samples = np.concatenate([_tone(rng, rng.uniform(0.3, 1.5)),
-                                      read_audio(clips[index].path)])  # fmt: skip
+            clip = clips[index]
+            samples = read_audio(clip.path) if isinstance(clip, Clip) else clip
+            samples = np.concatenate([_tone(rng, rng.uniform(0.3, 1.5)), samples])
             rows.append(streamed(samples, bundle, keeper)[1])
             seconds += len(samples) / SAMPLE_RATE
     return np.concatenate(rows), seconds / 3600
@@ -141,23 +146,23 @@ def words_of(data: Path, split: str) -> list[tuple[str, str, str, Array]]:
         is_wanted = clip.word in TEST_WORDS if split == "test" else clip.kind == "word"
         if clip.split == split and is_wanted:
             found.append((clip.word, clip.speaker, clip.path.name, read_audio(clip.path)))
-    if split == "val":
-        found += _wuw_words(data)
-    return found
+    return found + _wuw_words(data, split)
 
 
-def _wuw_words(data: Path) -> list[tuple[str, str, str, Array]]:
-    """Words cut out of telephone sentences of the training and validation speakers.
+def _wuw_words(data: Path, split: str) -> list[tuple[str, str, str, Array]]:
+    """Words cut out of telephone sentences.
 
-    Of the training speakers too: there are 74 sentences for validation, and words in the middle of
-    what trained as speech were never a class. The test speakers are not touched.
+    For validation of the training speakers too: it has 74 sentences, and words in the middle of
+    what trained as speech were never a class.
     """
     found = []
     with (data / "wuw.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             text = row["transcript"].lower().replace(" ", "")
             named = [word for word in WUW_WORDS if word in text]
-            if split_of("wuw", row["session"]) == "test" or len(named) != 1:
+            if (split_of("wuw", row["session"]) == "test") != (split == "test"):
+                continue
+            if len(named) != 1:
                 continue
             samples = read_audio(data / row["path"])
             start, end = float(row["keyword_start_s"]), float(row["keyword_end_s"])
@@ -202,12 +207,16 @@ def draw(
     if len(tested) > MOST_TESTED:
         tested = [tested[i] for i in rng.permutation(len(tested))[:MOST_TESTED]]
     heard = hear(clips, bundle, background, backend, with_variants=with_variants)
-    windows = [one.windows for one in heard]
-    along = direction(background, windows)
-    learned = learn_word(background, windows, false_accepts_per_hour=1.0, hop_ms=bundle.hop_ms)
+    parts = [one.parts for one in heard]
+    length = float(np.median([one.length for one in heard]))
+    lengths = lengths_of(length, background.windows.shape[1])
+    weights = background.along(direction(background, parts, lengths), lengths)
+    learned = learn_word(
+        background, parts, length=length, false_accepts_per_hour=1.0, hop_ms=bundle.hop_ms
+    )
     hops_apart = round(1000 * PEAK_S / bundle.hop_ms)
-    events = peaks(hops @ along, hops_apart, 1 + int(max(RATES) * hours))
-    best = np.array([(one.windows @ along).max() for one in tested])
+    events = peaks(scores_along(weights, hops), hops_apart, 1 + int(max(RATES) * hours))
+    best = np.array([scores_along(weights, one.windows).max() for one in tested])
     misses = []
     for rate in RATES:
         allowed = int(rate * hours)
@@ -305,10 +314,11 @@ def measure(
         for clip in read_packs(data, ("librispeech", "speechocean", "esc10", "background_noise"))
         if clip.split == split
     ]
-    hops, hours = background_hops(running, bundle, keeper)
+    telephone = telephone_speech(data, "test" if split == "test" else "val")
+    hops, hours = background_hops([*running, *telephone], bundle, keeper)
     wanted = [one for one in words_of(data, split) if not words or one[0] in words]
     everything, refused = said(wanted, bundle, keeper)
-    groups: dict[str, tuple[str, ...]] = {"words of WUW": WUW_WORDS} if split == "val" else {}
+    groups: dict[str, tuple[str, ...]] = {"words of WUW": WUW_WORDS}
     names = sorted({one.word for one in everything})
     groups["words of Speech Commands"] = tuple(w for w in names if w not in WUW_WORDS)
     results: dict[str, Any] = {}

@@ -3,14 +3,14 @@
 python -m train background BUNDLE --data DIR --synthetic runs/synthetic
 
 They go into the bundle as one .npz in half precision, from which a device learns words
-(`ssast_edge/enrollment`). The space that they are kept in is the one in which recordings of the
-training words differ most for their spread around their own word.
+(`ssast_edge/enrollment`), with how much recordings of one and the same word differ.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 from ssast_edge.audio import read_audio
 from ssast_edge.bundle import Bundle, bundle_parts, is_shipped, rewrite_bundle
 from ssast_edge.enrollment.background import Background
+from ssast_edge.enrollment.enroll import rows_in
 from ssast_edge.enrollment.recordings import Spoken, word_windows
+from ssast_edge.enrollment.stretches import parts_of
 from ssast_edge.evaluation.alignment import word_extent
 from ssast_edge.fbank import fbank
 from train.onnx_graph import EMBEDDED_BLOCKS
-from train.packs import Clip, read_packs, read_synthetic
+from train.packs import Clip, Split, read_packs, read_rows, read_synthetic, split_of
 
-__all__ = ["BACKGROUND", "add_background", "background_clips", "fit_background"]
+__all__ = ["BACKGROUND", "add_background", "background_clips", "fit_background", "telephone_speech"]
 
 FloatArray = NDArray[np.float32]
 
@@ -39,16 +41,16 @@ FEWEST_VOICES, MOST_VOICES = 5, 8  # of a synthetic text that counts as a word
 # Evaluation enrolls these: they may not be among what the space was made for.
 HELD_OUT_WORDS = frozenset({"yes", "no", "on", "off", "stop"})
 WINDOWS = 3000  # that are kept
-SEGMENT_RANK, RANK = 64, 160
+RANK = 48  # numbers of a row
+WHITENING = 0.25  # exponent of a direction's variance
 _LARGEST_GAIN_DB, _SMALLEST_GAIN_DB = 4.0, -14.0
-_WITHIN_RIDGE = 0.1  # of the mean variance within words, where few recordings tell of it
 
 
 def background_clips(root: Path, synthetic: Sequence[Path] = ()) -> tuple[list[Clip], list[Clip]]:
     """Running audio, and words said alone, of the training split.
 
-    Telephone sentences with wake-up words in them (wuw) are left out: what is enrolled must not
-    be among the background. synthetic: folders of `train.synthesize`, whose near misses are
+    Telephone sentences hold wake-up words, of which no background may: `telephone_speech` gives the
+    rest of them. synthetic: folders of `train.synthesize`, whose near misses are
     hundreds of words that several voices say; people say a score.
     """
     running = [c for c in read_packs(root, SPEECH_PACKS) if c.split == "train"]
@@ -60,6 +62,22 @@ def background_clips(root: Path, synthetic: Sequence[Path] = ()) -> tuple[list[C
             if counts[clip.word] <= CLIPS_PER_WORD:
                 words.append(clip)
     return running, words + [clip for folder in synthetic for clip in _synthetic_words(folder)]
+
+
+def telephone_speech(root: Path, split: Split) -> list[FloatArray]:
+    """Samples of the telephone sentences of a split, their wake-up words cut out."""
+    found = []
+    columns = "path", "session", "keyword_start_s", "keyword_end_s"
+    for row in read_rows(root / "wuw.csv", *columns):
+        if split_of("wuw", row["session"]) == split:
+            samples = read_audio(root / row["path"])
+            first, last = (float(row[f"keyword_{name}_s"]) for name in ("start", "end"))
+            found += [samples[: _samples(first)], samples[_samples(last) :]]
+    return [samples for samples in found if len(samples) >= _samples(SPACING_S)]
+
+
+def _samples(seconds: float) -> int:
+    return int(seconds * 16000)
 
 
 def _synthetic_words(folder: Path) -> Iterator[Clip]:
@@ -96,7 +114,8 @@ def add_background(
     if out is None and is_shipped(bundle):
         raise ValueError(f"bundle {bundle.name} belongs to the installed package: give --out DIR")
     running, words = background_clips(root, synthetic)
-    found = fit_background(bundle, running, words, seed=seed, progress=progress)
+    telephone = telephone_speech(root, "train")
+    found = fit_background(bundle, [*running, *telephone], words, seed=seed, progress=progress)
     manifest, files = bundle_parts(bundle)
     manifest["embedding"] = {**manifest["embedding"], "background": BACKGROUND}
     with tempfile.TemporaryDirectory() as temporary:
@@ -107,7 +126,7 @@ def add_background(
 
 def fit_background(
     bundle: Bundle,
-    running: Sequence[Clip],
+    running: Sequence[Clip | FloatArray],
     words: Sequence[Clip],
     *,
     seed: int = 0,
@@ -120,24 +139,27 @@ def fit_background(
     backend = open_backend(bundle, kind="onnx", precision="fp32", embeds=True)
     total = len(running) + len(words)
 
-    def embed(windows: Iterator[FloatArray]) -> list[FloatArray]:
+    def embed(windows: Iterable[FloatArray]) -> list[FloatArray]:
         return [backend.infer_both(np.ascontiguousarray(w))[1] for w in windows]
 
     speech: list[FloatArray] = []
     alone: list[list[FloatArray]] = []
+    lengths: list[float] = []
     for number, clip in enumerate((*running, *words)):
-        samples = read_audio(clip.path)
+        samples = read_audio(clip.path) if isinstance(clip, Clip) else clip
         gain_db = rng.uniform(_SMALLEST_GAIN_DB, _LARGEST_GAIN_DB)
         samples = (samples * np.float32(10 ** (gain_db / 20))).clip(-1, 1)
         if number < len(running):
             speech += embed(_windows(samples, bundle, rng))
         else:
-            alone.append(embed(_ends(samples, bundle, number)))
+            length, windows = _said(samples, bundle, number)
+            lengths.append(length)
+            alone.append(embed(windows))
         if progress is not None:
             progress(number + 1, total)
     backend.close()
     labels = np.array([clip.word for clip in words])
-    return _fit(np.stack(speech), np.array(alone), labels, rng)
+    return _fit(np.stack(speech), np.array(alone), np.array(lengths), labels, rng)
 
 
 def _windows(samples: FloatArray, bundle: Bundle, rng: np.random.Generator) -> Iterator[FloatArray]:
@@ -150,82 +172,74 @@ def _windows(samples: FloatArray, bundle: Bundle, rng: np.random.Generator) -> I
         yield features[stop - frames : stop]
 
 
-def _ends(samples: FloatArray, bundle: Bundle, seed: int) -> Iterator[FloatArray]:
-    """Windows that end with the word of a recording, or a little later."""
+def _said(samples: FloatArray, bundle: Bundle, seed: int) -> tuple[float, FloatArray]:
+    """How many rows of an embedding the word of a recording is long, and windows that end with it.
+
+    Or a little later, as `word_windows` gives them.
+    """
+    assert bundle.embedding is not None
     first, last = word_extent(fbank(samples, bundle.fbank))
     hop_s = bundle.fbank.hop_ms / 1000
     longest = bundle.window_frames - 1
     spoken = Spoken("", samples, max(first, last - longest) * hop_s, last * hop_s)
-    yield from word_windows(spoken, bundle, seed)[::2]
+    rows = rows_in(spoken, bundle, bundle.embedding.segments)
+    return rows, word_windows(spoken, bundle, seed)
 
 
 def _fit(
-    speech: FloatArray, alone: FloatArray, labels: NDArray[np.str_], rng: np.random.Generator
+    running: FloatArray,
+    said: FloatArray,
+    lengths: NDArray[np.float64],
+    labels: NDArray[np.str_],
+    rng: np.random.Generator,
 ) -> Background:
-    """speech: (N, S, W); alone: (M, windows, S, W), one row of labels (M,) each."""
-    segments, width = speech.shape[1:]
-    rows = np.concatenate([speech.reshape(-1, width), alone.reshape(-1, width)])
+    """running: (N, S, W); said: (M, windows, S, W) of words, their rows and labels (M,) each."""
+    width = running.shape[-1]
+    rows = np.concatenate([running.reshape(-1, width), said.reshape(-1, width)])
     rows = rows[rng.permutation(len(rows))[:60_000]]
-    segment_mean = rows.mean(axis=0)
-    segment_basis = _blockwise_basis(rows - segment_mean)
-    size = segment_basis.shape[1]
-
-    def flat(vectors: FloatArray) -> FloatArray:
-        segmented: FloatArray = (vectors - segment_mean) @ segment_basis
-        return segmented.reshape(*vectors.shape[:-2], segments * size)
-
-    quiet, said = flat(speech), flat(alone)
-    mixed = np.concatenate([quiet, said.reshape(-1, segments * size)])
-    mean = mixed.mean(axis=0)
-    within = _within(said, labels)
-    basis = _discriminating(np.cov((mixed - mean).T), within, min(RANK, len(mean)))
-    spread = ((mixed - mean) @ basis).std(axis=0)
-    told = spread > 1e-3 * spread.max()  # few recordings span few directions
-    basis = basis[:, told] / spread[told]
-    windows, mixed = (quiet - mean) @ basis, (mixed - mean) @ basis
-    chosen = rng.permutation(len(windows))[:WINDOWS]
-    kept = {
-        "segment_mean": segment_mean, "segment_basis": segment_basis,
-        "mean": mean, "basis": basis,
-        "centre": mixed.mean(axis=0), "covariance": np.cov(mixed.T),
-        "within": basis.T @ within @ basis, "windows": windows[chosen],
-    }  # fmt: skip
-    return Background(**{name: np.asarray(a, np.float32) for name, a in kept.items()})
+    mean = rows.mean(axis=0)
+    basis = _blockwise_basis(rows - mean)
+    found = Background(
+        mean=mean,
+        basis=basis,
+        within=np.zeros((0, 0), np.float32),
+        windows=np.zeros((0, 0, 0), np.float32),
+    )
+    parts = np.stack(
+        [parts_of(found.project(w), length) for w, length in zip(said, lengths, strict=True)]
+    )
+    chosen = rng.permutation(len(running))[:WINDOWS]
+    return replace(found, within=_within(parts, labels), windows=found.project(running[chosen]))
 
 
 def _blockwise_basis(rows: FloatArray) -> FloatArray:
-    """(W, SEGMENT_RANK): principal directions of each embedded block, unit variance along each."""
+    """(W, RANK): principal directions of each embedded block.
+
+    Each is divided by the root of its spread: half way to unit variance, which would give the last
+    of them, noise for the most part, as much weight as the first.
+    """
     width = rows.shape[1]
     blocks = EMBEDDED_BLOCKS if width % EMBEDDED_BLOCKS == 0 else 1
-    each, size = width // blocks, min(SEGMENT_RANK // blocks, width // blocks)
+    each, size = width // blocks, min(RANK // blocks, width // blocks)
     basis = np.zeros((width, blocks * size), np.float32)
     for number in range(blocks):
         own = slice(number * each, (number + 1) * each)
         values, vectors = np.linalg.eigh(np.cov(rows[:, own].T))
         values, vectors = values[::-1][:size], vectors[:, ::-1][:, :size]
-        scaled = vectors / np.sqrt(np.maximum(values, 1e-6 * values[0]))
+        values = np.maximum(values / values[0], 1e-6)  # blocks alike, whatever their scale
+        scaled = vectors / np.sqrt(rows[:, own].var(axis=0).sum()) / values**WHITENING
         basis[own, number * size : (number + 1) * size] = scaled
     return basis
 
 
-def _within(said: FloatArray, labels: NDArray[np.str_]) -> NDArray[np.float64]:
-    """Covariance of recordings around the mean of their word."""
-    centred = np.empty(said.shape, np.float64)
+def _within(parts: FloatArray, labels: NDArray[np.str_]) -> FloatArray:
+    """Covariance of the parts (M, windows, R) of recordings around the mean of their word."""
+    centred = np.empty(parts.shape, np.float64)
     for label in np.unique(labels):
         own = labels == label
-        centred[own] = said[own] - said[own].mean(axis=(0, 1))
-    rows = centred.reshape(-1, said.shape[-1])
-    return np.asarray(rows.T @ rows / len(rows))
-
-
-def _discriminating(
-    total: NDArray[np.float64], within: NDArray[np.float64], rank: int
-) -> NDArray[np.float64]:
-    """(D, rank) directions in which all audio spreads most for the spread within words."""
-    ridge = _WITHIN_RIDGE * np.trace(within) / len(within) * np.eye(len(within))
-    root = np.linalg.inv(np.linalg.cholesky(within + ridge))
-    _, vectors = np.linalg.eigh(root @ total @ root.T)
-    return np.asarray(root.T @ vectors[:, ::-1][:, :rank])
+        centred[own] = parts[own] - parts[own].mean(axis=(0, 1))
+    rows = centred.reshape(-1, parts.shape[-1])
+    return np.asarray(rows.T @ rows / len(rows), np.float32)
 
 
 def _halved(found: Background) -> dict[str, Any]:

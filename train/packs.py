@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["DATA_LICENCES", "Clip", "read_packs", "read_synthetic", "says", "split_of"]
+__all__ = ["DATA_LICENCES", "Clip", "read_packs", "read_rows", "read_synthetic", "says", "split_of"]
 
 Split = Literal["train", "val", "test"]
 Kind = Literal["keyword", "word", "speech", "near-miss", "sound", "silence"]
@@ -145,7 +145,7 @@ def read_synthetic(folder: Path) -> list[Clip]:
     }
     clips = []
     columns = "path", "text", "keyword", "kind", "speaker", "split"
-    for row in _rows(folder / "manifest.csv", *columns):
+    for row in read_rows(folder / "manifest.csv", *columns):
         split: Split = "val" if row["split"] == "val" else "train"
         word = row["keyword"] or row["text"]
         path = folder / row["path"]
@@ -153,7 +153,8 @@ def read_synthetic(folder: Path) -> list[Clip]:
     return clips
 
 
-def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
+def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
+    """The rows of a table. ValueError for a column that it lacks."""
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
@@ -171,7 +172,7 @@ def _wake_words(root: Path) -> Iterator[Clip]:
 
 def _speech_commands(root: Path) -> Iterator[Clip]:
     folder = root / "speech_commands"
-    for row in _rows(folder / "manifest.csv", "path", "word", "speaker", "split"):
+    for row in read_rows(folder / "manifest.csv", "path", "word", "speaker", "split"):
         kind: Kind = "silence" if row["word"] == "_silence_" else "word"
         split: Split = row["split"]  # type: ignore[assignment]
         yield Clip(
@@ -201,7 +202,7 @@ def _esc50_nc(root: Path) -> Iterator[Clip]:
 
 def _sounds(root: Path, pack: str, folds: dict[str, Split]) -> Iterator[Clip]:
     wanted = "1" if pack == "esc10" else "0"
-    for row in _rows(root / "esc_meta.csv", "path", "fold", "class", "esc10", "freesound_id"):
+    for row in read_rows(root / "esc_meta.csv", "path", "fold", "class", "esc10", "freesound_id"):
         if row["esc10"] == wanted:
             split, speaker = folds[row["fold"]], row["freesound_id"]
             yield Clip(root / row["path"], pack, split, speaker, row["class"], "sound")
@@ -214,12 +215,12 @@ def _librispeech(root: Path) -> Iterator[Clip]:
 
 
 def _speechocean(root: Path) -> Iterator[Clip]:
-    for row in _rows(root / "speechocean.csv", "path", "speaker", "transcript"):
+    for row in read_rows(root / "speechocean.csv", "path", "speaker", "transcript"):
         split = split_of("speechocean", row["speaker"])
         yield Clip(root / row["path"], "speechocean", split, row["speaker"], row["transcript"])
 
 
 def _wuw(root: Path) -> Iterator[Clip]:
-    for row in _rows(root / "wuw.csv", "path", "session", "transcript"):
+    for row in read_rows(root / "wuw.csv", "path", "session", "transcript"):
         split = split_of("wuw", row["session"])
         yield Clip(root / row["path"], "wuw", split, row["session"], row["transcript"])

@@ -156,7 +156,7 @@ class Bundle:
         if self.labels[-len(self.enrolled) :] != tuple(one.word.label for one in self.enrolled):
             raise ValueError("the enrolled words must be the last of the labels")
         for one in self.enrolled:
-            if one.weights.shape != (self.embedding.segments, self.embedding.width):
+            if one.weights.shape[1:] != (self.embedding.segments, self.embedding.width):
                 raise ValueError(
                     f"enrolled {one.word.label!r} has weights of shape {one.weights.shape}, the "
                     f"embedding is {self.embedding_shape}"

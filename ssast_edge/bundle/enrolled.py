@@ -54,23 +54,29 @@ class EnrolledWord:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Enrolled:
-    """An enrolled word and its classifier: sigmoid(sum(weights * embedding) + bias)."""
+    """An enrolled word and its classifier: sigmoid(max(sum(weights * embedding) + bias)).
+
+    The highest over the lengths at which the word is looked for.
+    """
 
     word: EnrolledWord
-    weights: FloatArray  # (segments, width)
-    bias: float
+    weights: FloatArray  # (lengths, segments, width)
+    bias: FloatArray  # (lengths,)
 
 
 class EnrolledScores:
     """Scores of all enrolled words from one embedding."""
 
     def __init__(self, enrolled: Sequence[Enrolled]) -> None:
-        self._weights = np.stack([one.weights.ravel() for one in enrolled])
-        self._bias = np.array([one.bias for one in enrolled], np.float32)
+        self._weights = np.concatenate([w.weights.reshape(len(w.weights), -1) for w in enrolled])
+        self._bias = np.concatenate([one.bias for one in enrolled])
+        lengths = [len(one.weights) for one in enrolled]
+        self._first = np.cumsum([0, *lengths[:-1]])
 
     def logits(self, embedding: FloatArray) -> FloatArray:
         """(words,) for an embedding (segments, width)."""
-        logits: FloatArray = self._weights @ embedding.ravel() + self._bias
+        at_lengths = self._weights @ embedding.ravel() + self._bias
+        logits: FloatArray = np.maximum.reduceat(at_lengths, self._first)
         return logits
 
 
@@ -78,7 +84,12 @@ def read_enrolled(folder: Path, word: EnrolledWord) -> Enrolled:
     """The word's classifier. Raises ValueError, in one line, for a file that holds none."""
     arrays = read_npz(folder / word.file, ("weights", "bias"), f"enrolled file {word.file}")
     weights, bias = arrays["weights"], arrays["bias"]
-    for array, rank in ((weights, 2), (bias, 0)):
+    for array, rank in ((weights, 3), (bias, 1)):
         if array.dtype != np.float32 or array.ndim != rank or not np.isfinite(array).all():
-            raise ValueError(f"enrolled file {word.file} must hold finite float32 numbers")
-    return Enrolled(word=word, weights=weights, bias=float(bias))
+            raise ValueError(
+                f"enrolled file {word.file} must hold finite float32 numbers, weights for each of "
+                "some lengths: enroll the word again"
+            )
+    if not 0 < len(weights) == len(bias):
+        raise ValueError(f"enrolled file {word.file} must hold a bias for each length")
+    return Enrolled(word=word, weights=weights, bias=bias)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from ssast_edge.commands.options import (
-    ENROLLING_BUNDLE,
+    DEFAULT_BUNDLE,
     backend_options,
     device_option,
     model_options,
@@ -21,7 +21,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.argument("clips", nargs=-1, type=_FILE, metavar="CLIP...")
 @click.option(
     "--bundle",
-    default=ENROLLING_BUNDLE,
+    default=DEFAULT_BUNDLE,
     show_default=True,
     metavar="NAME|DIR",
     help="The model to teach: one that ships with ssast-edge, or a bundle's folder.",

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_BUNDLE = "wake-words"
-ENROLLING_BUNDLE = "wake-words-windows"  # the one whose embedding tells words it never heard
 
 
 device_option = click.option(

@@ -47,7 +47,7 @@ def add_word(
     manifest["triggers"] = {**manifest["triggers"], label: asdict(TriggerConfig())}
     with tempfile.TemporaryDirectory() as temporary:
         weights = Path(temporary) / "weights.npz"
-        np.savez(weights, weights=learned.weights, bias=np.array(learned.bias, np.float32))
+        np.savez(weights, weights=learned.weights, bias=learned.bias)
         return rewrite_bundle(bundle, out, manifest, {**files, word.file: weights})
 
 

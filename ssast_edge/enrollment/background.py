@@ -1,16 +1,18 @@
 """What a bundle's encoder gives for audio without the new word, and the space it is judged in.
 
-Made where the bundle is exported (`train/background.py`), read on the device. An embedding, (S, W),
-becomes R numbers in two linear steps: each segment by one basis, all segments by another.
-Knows nothing of audio. S segments, W width, K numbers a segment, R numbers in all.
+Made where the bundle is exported (`train/background.py`), read on the device. A row of an
+embedding, W numbers, becomes P by one linear step; rows become the parts of a word as
+`stretches.py` says, R = PARTS * P numbers. Knows nothing of audio. S rows of an embedding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssast_edge.bundle import Bundle
+from ssast_edge.enrollment.stretches import PARTS, part_means
 from ssast_edge.errors import BundleError
 from ssast_edge.npz import read_npz
 
@@ -19,41 +21,38 @@ __all__ = ["ARRAYS", "Background", "read_background"]
 FloatArray = NDArray[np.float32]
 
 ARRAYS = (
-    "segment_mean",  # (W,)
-    "segment_basis",  # (W, K)
-    "mean", "basis",  # (S * K,), (S * K, R)
-    "centre", "covariance",  # (R,), (R, R) of speech, sounds and other words said alone
-    "within",  # (R, R) of recordings of one and the same word
-    "windows",  # (N, R), one hop each, of speech and sounds
-)  # fmt: skip
+    "mean",  # (W,)
+    "basis",  # (W, P)
+    "within",  # (R, R) covariance of recordings of one and the same word
+    "windows",  # (N, S, P), one embedding each, of speech and sounds
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Background:
     """The arrays of ARRAYS, in float32."""
 
-    segment_mean: FloatArray
-    segment_basis: FloatArray
     mean: FloatArray
     basis: FloatArray
-    centre: FloatArray
-    covariance: FloatArray
     within: FloatArray
     windows: FloatArray
 
     def project(self, embeddings: FloatArray) -> FloatArray:
-        """(N, S, W) to (N, R)."""
-        segments = (embeddings - self.segment_mean) @ self.segment_basis
-        flat = segments.reshape(len(embeddings), -1) - self.mean
-        return np.asarray(flat @ self.basis, np.float32)
+        """(N, S, W) to (N, S, P)."""
+        return np.asarray((embeddings - self.mean) @ self.basis, np.float32)
 
-    def unfold(self, direction: FloatArray) -> tuple[FloatArray, float]:
-        """Weights (S, W) and bias that give `project(embedding) @ direction` of an embedding."""
-        size = self.segment_basis.shape[1]
-        segments = (self.basis @ direction).reshape(-1, size)  # (S, K)
-        weights = (segments @ self.segment_basis.T).astype(np.float32)
-        bias = -float(weights.sum(axis=0) @ self.segment_mean)
-        return weights, bias - float(self.mean @ segments.ravel())
+    def along(self, direction: FloatArray, lengths: Sequence[float]) -> FloatArray:
+        """(V, S, P) weights that give a direction (R,) of the parts at each of V lengths."""
+        rows, size = self.windows.shape[1:]
+        by_part = direction.reshape(PARTS, size)
+        return np.stack([part_means(length, rows).T @ by_part for length in lengths])
+
+    def unfold(
+        self, direction: FloatArray, lengths: Sequence[float]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Weights (V, S, W) and biases (V,) that give the same of an embedding (S, W)."""
+        weights = (self.along(direction, lengths) @ self.basis.T).astype(np.float32)
+        return weights, -(weights @ self.mean).sum(axis=1)
 
 
 def read_background(bundle: Bundle) -> Background:
@@ -62,7 +61,7 @@ def read_background(bundle: Bundle) -> Background:
     if config is None or not config.background:
         raise BundleError(
             f"bundle {bundle.name} {bundle.version} cannot be taught words: it holds no background "
-            "embeddings; teach wake-words-windows, or add them: python -m train background"
+            "embeddings; teach wake-words, or add them: python -m train background"
         )
     what = f"background {config.background}"
     try:
@@ -74,17 +73,13 @@ def read_background(bundle: Bundle) -> Background:
     return Background(**found)
 
 
-def _check(found: dict[str, FloatArray], segments: int, width: int, what: str) -> None:
-    size, rank = found["segment_basis"].shape[-1], found["basis"].shape[-1]
+def _check(found: dict[str, FloatArray], rows: int, width: int, what: str) -> None:
+    size = found["basis"].shape[-1]
     wanted = {
-        "segment_mean": (width,),
-        "segment_basis": (width, size),
-        "mean": (segments * size,),
-        "basis": (segments * size, rank),
-        "centre": (rank,),
-        "covariance": (rank, rank),
-        "within": (rank, rank),
-        "windows": (len(found["windows"]), rank),
+        "mean": (width,),
+        "basis": (width, size),
+        "within": (PARTS * size, PARTS * size),
+        "windows": (len(found["windows"]), rows, size),
     }
     for name, shape in wanted.items():
         if found[name].shape != shape or not np.isfinite(found[name]).all():

@@ -2,7 +2,8 @@
 
 The direction is Fisher's, between the mean of the background and that of the recordings; its
 covariance is half that of the background and half that of recordings of one and the same word,
-which a few recordings cannot tell. Knows nothing of audio or files. R numbers describe a window.
+which a few recordings cannot tell. A word is looked for at V lengths, and its score is the highest
+of them. Knows nothing of audio or files. R numbers describe a word, whatever its length.
 """
 
 from collections.abc import Sequence
@@ -12,8 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssast_edge.enrollment.background import Background
+from ssast_edge.enrollment.stretches import lengths_of, parts_of
 
-__all__ = ["CONFIDENT", "LearnedWord", "Tail", "background_tail", "held_out_scores", "learn_word"]
+__all__ = [
+    "CONFIDENT",
+    "LearnedWord",
+    "Tail",
+    "background_tail",
+    "direction",
+    "held_out_scores",
+    "learn_word",
+    "scores_along",
+]
 
 FloatArray = NDArray[np.float32]
 
@@ -44,43 +55,54 @@ class Tail:
 
 @dataclass(frozen=True, eq=False)
 class LearnedWord:
-    """sigmoid(weights * embedding + bias) is 0.5 at the threshold."""
+    """max(weights * embedding + bias), over lengths, is the logit; 0 at the threshold."""
 
-    weights: FloatArray  # (segments, width)
-    bias: float
+    weights: FloatArray  # (V, segments, width)
+    bias: FloatArray  # (V,)
     threshold: float  # in scores along the direction
     range_per_hour: tuple[float, float]  # 95 % of the false-accept rate at 0.5, from the fit alone
     clip_scores: FloatArray  # (clips,), each by a direction learned without it, as logits
 
 
-def direction(background: Background, clips: Sequence[FloatArray]) -> FloatArray:
-    """(R,) from windows (N, R) of each recording; every recording counts as much."""
-    covariance = (1 - WITHIN_SHARE) * background.covariance + WITHIN_SHARE * background.within
+def direction(
+    background: Background, clips: Sequence[FloatArray], lengths: Sequence[float]
+) -> FloatArray:
+    """(R,) from the parts (N, R) of each recording; every recording counts as much."""
+    other = np.concatenate([parts_of(background.windows, length) for length in lengths])
+    covariance = (1 - WITHIN_SHARE) * np.cov(other.T) + WITHIN_SHARE * background.within
     size = len(covariance)
     covariance = covariance + SHRINKAGE * np.trace(covariance) / size * np.eye(size)
     mean = np.mean([clip.mean(axis=0) for clip in clips], axis=0)
-    found = np.linalg.solve(covariance, mean - background.centre)
+    found = np.linalg.solve(covariance, mean - other.mean(axis=0))
     return np.asarray(found / np.linalg.norm(found), np.float32)
 
 
-def background_tail(background: Background, along: FloatArray) -> Tail:
+def scores_along(weights: FloatArray, windows: FloatArray) -> FloatArray:
+    """(N,) the highest over the lengths, of weights (V, S, P) and windows (N, S, P)."""
+    flat = windows.reshape(len(windows), -1) @ weights.reshape(len(weights), -1).T
+    return np.asarray(flat.max(axis=1), np.float32)
+
+
+def background_tail(background: Background, along: FloatArray, lengths: Sequence[float]) -> Tail:
     """The tail of the background's scores along a direction."""
-    scores = np.sort(background.windows @ along)
+    scores = np.sort(scores_along(background.along(along, lengths), background.windows))
     count = max(10, round(TAIL_SHARE * len(scores)))
     start = float(scores[-count - 1])
     excess = float(np.mean(scores[-count:] - start))
     return Tail(start, count / len(scores), max(excess, 1e-9), count)
 
 
-def held_out_scores(background: Background, clips: Sequence[FloatArray]) -> FloatArray:
+def held_out_scores(
+    background: Background, clips: Sequence[FloatArray], lengths: Sequence[float]
+) -> FloatArray:
     """(clips,) the highest score of each by a direction from the others, above its tail's start.
 
     In excesses of the tail, so that scores along different directions compare.
     """
     found = []
     for index, clip in enumerate(clips):
-        along = direction(background, [c for i, c in enumerate(clips) if i != index])
-        tail = background_tail(background, along)
+        along = direction(background, [c for i, c in enumerate(clips) if i != index], lengths)
+        tail = background_tail(background, along, lengths)
         found.append((float((clip @ along).max()) - tail.start) / tail.excess)
     return np.array(found, np.float32)
 
@@ -89,29 +111,31 @@ def learn_word(
     background: Background,
     clips: Sequence[FloatArray],
     *,
+    length: float,
     false_accepts_per_hour: float,
     hop_ms: float,
 ) -> LearnedWord:
-    """The classifier from windows (N, R) of each recording.
+    """The classifier from the parts (N, R) of each recording, of words of `length` rows.
 
     false_accepts_per_hour: on audio like the background's; the threshold is extrapolated by the
     tail, as the background is minutes and the rate one of hours.
     """
-    along = direction(background, clips)
-    tail = background_tail(background, along)
+    lengths = lengths_of(length, background.windows.shape[1])
+    along = direction(background, clips, lengths)
+    tail = background_tail(background, along, lengths)
     hops_per_hour = 3_600_000 / hop_ms
     share = false_accepts_per_hour * HOPS_PER_EVENT / hops_per_hour
     threshold = tail.threshold(min(share, tail.share))
     median = float(np.median([(clip @ along).max() for clip in clips]))
     slope = CONFIDENT / max(median - threshold, tail.excess)
-    weights, bias = background.unfold(along * np.float32(slope))
+    weights, bias = background.unfold(along * np.float32(slope), lengths)
     # An exponential's mean from n values is known to 2 / sqrt(n), and the rate goes by it.
     spread = 2 / np.sqrt(tail.count) * (threshold - tail.start) / tail.excess
     ends = false_accepts_per_hour * np.exp([-spread, spread])
-    held_out = held_out_scores(background, clips) * tail.excess + tail.start
+    held_out = held_out_scores(background, clips, lengths) * tail.excess + tail.start
     return LearnedWord(
         weights=weights,
-        bias=bias - slope * threshold,
+        bias=np.asarray(bias - slope * threshold, np.float32),
         threshold=threshold,
         range_per_hour=(float(ends[0]), float(ends[1])),
         clip_scores=np.asarray(slope * (held_out - threshold), np.float32),

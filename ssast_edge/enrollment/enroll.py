@@ -1,6 +1,6 @@
 """Learns a word from recordings by a bundle's own encoder, and refuses what cannot be learned from.
 
-Opens no file and writes none. Clips are recordings of the word, R numbers describe a window.
+Opens no file and writes none. Clips are recordings of the word, R numbers describe one.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from ssast_edge.enrollment.background import Background
 from ssast_edge.enrollment.classifier import CONFIDENT, LearnedWord, learn_word
 from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.enrollment.recordings import Spoken, variants, word_windows
+from ssast_edge.enrollment.stretches import parts_of
 from ssast_edge.evaluation.clips import SILENCE_LABEL, UNKNOWN_LABEL
 from ssast_edge.spotter import to_scores
 
@@ -31,6 +32,7 @@ __all__ = [
     "find_similar",
     "hear",
     "learn",
+    "rows_in",
 ]
 
 FloatArray = NDArray[np.float32]
@@ -48,7 +50,8 @@ class Heard:
     """What the model gives for a recording."""
 
     name: str
-    windows: FloatArray  # (N, R), variants included
+    parts: FloatArray  # (N, R), variants included
+    length: float  # of the word, in rows of the embedding
     scores: FloatArray  # (labels,) the highest of each label of the bundle in the recording itself
 
 
@@ -111,22 +114,29 @@ def hear(
     rate = bundle.fbank.sample_rate
     for number, clip in enumerate(clips):
         all_of_it = variants(clip, rate, number) if with_variants else iter((clip,))
-        vectors, scores = [], np.zeros(len(bundle.labels))
+        parts, scores = [], np.zeros(len(bundle.labels))
         for index, variant in enumerate(all_of_it):
             for window in word_windows(variant, bundle, seed=1000 * number + index):
                 logits, embedding = backend.infer_both(np.ascontiguousarray(window))
-                vectors.append(embedding)
+                rows = background.project(embedding[np.newaxis])
+                parts.append(parts_of(rows, rows_in(variant, bundle, len(embedding)))[0])
                 if index == 0:
                     now = to_scores(logits, bundle.activation)
                     if known is not None:
                         words = to_scores(known.logits(embedding), "sigmoid")
                         now = np.concatenate([now, words])
                     scores = np.maximum(scores, now)
-        windows = background.project(np.stack(vectors))
-        found.append(Heard(clip.name, windows, scores.astype(np.float32)))
+        length = rows_in(clip, bundle, background.windows.shape[1])
+        found.append(Heard(clip.name, np.stack(parts), length, scores.astype(np.float32)))
         if progress is not None:
             progress()
     return found
+
+
+def rows_in(spoken: Spoken, bundle: Bundle, rows: int) -> float:
+    """How many rows of an embedding, of `rows`, a word is long."""
+    window_s = bundle.window_frames * bundle.fbank.hop_ms / 1000
+    return (spoken.end_s - spoken.start_s) * rows / window_s
 
 
 def find_outlier(heard: Sequence[Heard], learned: LearnedWord) -> str | None:
@@ -163,7 +173,8 @@ def learn(
     """The classifier from all recordings."""
     return learn_word(
         background,
-        [one.windows for one in heard],
+        [one.parts for one in heard],
+        length=float(np.median([one.length for one in heard])),
         false_accepts_per_hour=false_accepts_per_hour,
         hop_ms=hop_ms,
     )

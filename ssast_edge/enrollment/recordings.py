@@ -26,7 +26,8 @@ MORE_SHARE = 0.5  # loud frames beside the word, of those in it: another word, n
 SPEEDS = (0.93, 1.07)
 GAINS_DB = (-9.0, 6.0)
 NOISE_DB = 20.0  # below the word
-AFTER_FRAMES = (0, 4, 8, 12)  # between the word's end and the window's: a hop, and half of one
+# Between the word's end and the window's: a model that looks back knows its last phone then.
+AFTER_FRAMES = (8, 12)
 
 
 @dataclass(frozen=True, eq=False)

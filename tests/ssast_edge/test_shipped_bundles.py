@@ -14,7 +14,7 @@ NAMES = sorted(path.name for path in FOLDER.iterdir() if (path / "bundle.json").
 
 
 def test_these_ship() -> None:
-    assert NAMES == ["commands", "joint", "sounds", "wake-words", "wake-words-windows"]
+    assert NAMES == ["commands", "joint", "sounds", "wake-words"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -88,8 +88,8 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_table(
         "wuw.csv",
-        "path,session,transcript",
-        *(f"wuw/{session}.ogg,{session:05d},hum" for session in range(6)),
+        "path,session,keyword_start_s,keyword_end_s,transcript",
+        *(f"wuw/{session}.ogg,{session:05d},0.1,0.3,hum" for session in range(6)),
     )
     return root
 

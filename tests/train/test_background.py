@@ -49,8 +49,8 @@ def test_a_bundle_gets_a_background_that_words_are_taught_against(
     found = read_background(bundle)
     assert bundle.embedding is not None
     embeddings = np.zeros((2, bundle.embedding.segments, bundle.embedding.width), np.float32)
-    assert found.project(embeddings).shape == (2, found.windows.shape[1])
-    assert (np.linalg.eigvalsh(found.covariance) > -1e-2).all()
+    assert found.project(embeddings).shape == (2, *found.windows.shape[1:])
+    assert (np.linalg.eigvalsh(found.within) > -1e-2).all()
 
 
 def test_words_of_several_voices_count_and_those_that_evaluation_enrolls_do_not(

@@ -103,7 +103,7 @@ def test_a_trained_model_spots_its_words_on_the_device(
 def test_batches_depend_on_the_step_alone(
     tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path: Path
 ) -> None:
-    pool = prepare_pool(tiny_recipe, tiny_data, None, tmp_path / "pool", jobs=1)
+    pool = prepare_pool(tiny_recipe, tiny_data, (), tmp_path / "pool", jobs=1)
     samplers = [
         WindowSampler(
             pool, tiny_recipe.labels, tiny_recipe.windows, tiny_recipe.log_mel_augment,
@@ -135,7 +135,7 @@ def test_a_clip_that_does_not_decode_is_left_out(
     shutil.copytree(tiny_data, data)
     broken = data / "librispeech" / "102-1-0000.ogg"
     broken.write_bytes(b"OggS but no more")
-    pool = prepare_pool(tiny_recipe, data, None, tmp_path / "pool", jobs=1)
+    pool = prepare_pool(tiny_recipe, data, (), tmp_path / "pool", jobs=1)
     rendered = {pool.clips[i].path for i in pool.rows["clip"]}
     assert broken not in rendered
     assert len(rendered) > 15

@@ -51,7 +51,7 @@ def test_a_window_is_labelled_with_the_word_that_has_just_ended() -> None:
 def test_what_is_mined_trains_the_next_round(
     tiny_checkpoint: Path, tiny_data: Path, tiny_recipe: KeywordRecipe, tmp_path: Path
 ) -> None:
-    clips = training_clips(tiny_checkpoint, tiny_data, tmp_path)
+    clips = training_clips(tiny_checkpoint, tiny_data, ())
     assert {clip.split for clip in clips} == {"train"}
     found = mine_checkpoint(tiny_checkpoint, clips, hours=0.01, snrs_db=(10.0,), seed=0)
     assert found.labels == tiny_recipe.labels

@@ -20,13 +20,14 @@ from ssast_edge.audio import read_audio
 from ssast_edge.backends import open_backend
 from ssast_edge.bundle import Bundle, bundle_parts, load_bundle, rewrite_bundle, write_bundle
 from ssast_edge.enrollment.background import ARRAYS
+from ssast_edge.enrollment.stretches import PARTS
 from ssast_edge.fbank import FbankConfig, fbank
 from ssast_edge.trigger import TriggerConfig
 
 FloatArray = NDArray[np.float32]
 
 RATE, BINS, FRAMES, HOP_MS = 16_000, 128, 140, 80
-SEGMENTS, RANK = 10, 40
+SEGMENTS, RANK = 10, 12
 LABELS = ("low_tone", "high_tone")
 NOISE = 3e-3  # of a room; digital silence would be told from any other by itself
 SENTENCES = (
@@ -163,22 +164,16 @@ def voices(voice_folder: Path, tmp_path: Path) -> Bundle:
     return load_bundle(tmp_path / "voices")
 
 
-def background_arrays(rows: FloatArray) -> dict[str, NDArray[Any]]:
-    """Principal directions of embeddings (N, SEGMENTS, BINS)."""
-
-    def principal(values: FloatArray, rank: int) -> tuple[FloatArray, FloatArray]:
-        mean = values.mean(axis=0)
-        spread, vectors = np.linalg.eigh(np.cov((values - mean).T))
-        return mean, vectors[:, ::-1][:, :rank] / np.sqrt(spread[::-1][:rank])
-
-    segment_mean, segment_basis = principal(rows.reshape(-1, BINS), 12)
-    flat = ((rows - segment_mean) @ segment_basis).reshape(len(rows), -1)
-    mean, basis = principal(flat, RANK)
-    windows = (flat - mean) @ basis
+def background_arrays(embeddings: FloatArray) -> dict[str, NDArray[Any]]:
+    """Principal directions of the rows of embeddings (N, SEGMENTS, BINS)."""
+    rows = embeddings.reshape(-1, BINS)
+    spread, vectors = np.linalg.eigh(np.cov(rows.T))
+    basis = vectors[:, ::-1][:, :RANK] / np.sqrt(spread[::-1][:RANK])
     arrays = {
-        "segment_mean": segment_mean, "segment_basis": segment_basis, "mean": mean, "basis": basis,
-        "centre": windows.mean(axis=0), "covariance": np.cov(windows.T), "within": np.eye(RANK),
-        "windows": windows,
-    }  # fmt: skip
+        "mean": rows.mean(axis=0),
+        "basis": basis,
+        "within": np.eye(PARTS * RANK),
+        "windows": (embeddings - rows.mean(axis=0)) @ basis,
+    }
     assert set(arrays) == set(ARRAYS)
     return {name: np.asarray(array, np.float16) for name, array in arrays.items()}

@@ -15,8 +15,9 @@ from ssast_edge.bundle import MANIFEST, Bundle
 from ssast_edge.enrollment.addition import add_word
 from ssast_edge.enrollment.background import read_background
 from ssast_edge.enrollment.classifier import LearnedWord, background_tail, learn_word
+from ssast_edge.enrollment.stretches import PARTS, part_means, parts_of
 from ssast_edge.errors import BundleError
-from tests.ssast_edge.enrollment.conftest import BINS, HOP_MS, RATE, SEGMENTS
+from tests.ssast_edge.enrollment.conftest import BINS, HOP_MS, RANK, RATE, SEGMENTS
 
 FloatArray = NDArray[np.float32]
 
@@ -26,8 +27,9 @@ def taught(voices: Bundle) -> Bundle:
     """The bundle with two words of random directions."""
     rng = np.random.default_rng(5)
     for number, label in enumerate(("first", "second")):
-        weights = rng.normal(0, 0.02, (SEGMENTS, BINS)).astype(np.float32)
-        learned = LearnedWord(weights, 0.1 * number, 0.0, (0.3, 3.0), np.zeros(3, np.float32))
+        weights = rng.normal(0, 0.02, (2 + number, SEGMENTS, BINS)).astype(np.float32)
+        bias = 0.1 * np.arange(2 + number, dtype=np.float32)
+        learned = LearnedWord(weights, bias, 0.0, (0.3, 3.0), np.zeros(3, np.float32))
         voices = add_word(voices, voices.path, label, learned, clips=3, false_accepts_per_hour=1.0)
     return voices
 
@@ -69,7 +71,7 @@ def test_scores_are_the_classifiers_and_the_models_stay(taught: Bundle, voices: 
     for row, window in zip(found, windows, strict=True):
         embedding = keep(window)[1]
         for index, one in enumerate(taught.enrolled):
-            logit = float((one.weights * embedding).sum() + one.bias)
+            logit = float(((one.weights * embedding).sum(axis=(1, 2)) + one.bias).max())
             assert row[2 + index] == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
 
 
@@ -110,33 +112,62 @@ def test_a_graph_that_gives_no_embedding_is_refused(taught: Bundle) -> None:
 def test_a_folded_direction_gives_the_projections_score(voices: Bundle) -> None:
     background = read_background(voices)
     rng = np.random.default_rng(0)
-    along = rng.normal(size=background.basis.shape[1]).astype(np.float32)
+    along = rng.normal(size=PARTS * RANK).astype(np.float32)
     embeddings = rng.normal(-5, 3, (20, SEGMENTS, BINS)).astype(np.float32)
-    weights, bias = background.unfold(along)
-    found = (embeddings * weights).sum(axis=(1, 2)) + bias
-    np.testing.assert_allclose(found, background.project(embeddings) @ along, rtol=1e-2, atol=1e-2)
+    lengths = (2.5, 4.0, 10.0)
+    weights, bias = background.unfold(along, lengths)
+    for length, weight, more in zip(lengths, weights, bias, strict=True):
+        found = (embeddings * weight).sum(axis=(1, 2)) + more
+        wanted = parts_of(background.project(embeddings), length) @ along
+        np.testing.assert_allclose(found, wanted, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 19])
+@pytest.mark.parametrize("length", [0.3, 1.0, 3.7, 8.0, 19.0, 25.0])
+def test_parts_are_the_means_of_a_words_equal_parts(rows: int, length: float) -> None:
+    means = part_means(length, rows)
+    assert means.shape == (PARTS, rows)
+    np.testing.assert_allclose(means.sum(axis=1), 1, rtol=1e-5)
+    used = min(max(length, 1.0), rows)
+    # Each row of the word counts as much as any other, those before it not at all.
+    whole = means.sum(axis=0) * used / PARTS
+    np.testing.assert_allclose(whole, (np.arange(rows) + 1 - rows + used).clip(0, 1), atol=1e-5)
+
+
+def test_a_word_said_slower_has_the_same_parts() -> None:
+    path = np.random.default_rng(0).normal(size=(8, 3)).cumsum(axis=0)
+
+    def said(length: int) -> FloatArray:
+        at = np.linspace(0, 7, length)
+        rows = np.stack([np.interp(at, np.arange(8), path[:, i]) for i in range(3)], axis=1)
+        return np.concatenate([np.zeros((30 - length, 3)), rows]).astype(np.float32)[None]
+
+    np.testing.assert_allclose(parts_of(said(24), 24), parts_of(said(16), 16), atol=0.25)
 
 
 def test_the_threshold_leaves_the_share_that_was_asked_for(voices: Bundle) -> None:
     background = read_background(voices)
     rng = np.random.default_rng(0)
-    rank = background.basis.shape[1]
-    # A background whose tail is exponential, and the recordings far out.
-    drawn = rng.normal(size=(20_000, rank))
-    drawn[:, 0] = rng.exponential(size=20_000)
+    # A background of one row, whose tail is exponential, and the recordings far out.
+    drawn = rng.normal(size=(20_000, 1, 2))
+    drawn[:, 0, 0] = rng.exponential(size=20_000)
+    size = PARTS * 2
     background = replace(
-        background, windows=drawn.astype(np.float32), centre=np.zeros(rank, np.float32),
-        covariance=np.eye(rank, dtype=np.float32), within=np.eye(rank, dtype=np.float32),
+        background, windows=drawn.astype(np.float32), within=np.eye(size, dtype=np.float32),
+        mean=np.zeros(BINS, np.float32), basis=np.eye(BINS, 2, dtype=np.float32),
     )  # fmt: skip
-    clip = np.zeros((4, rank), np.float32)
-    clip[:, 0] = 30.0
-    learned = learn_word(background, [clip] * 5, false_accepts_per_hour=6.0, hop_ms=HOP_MS)
+    clip = np.zeros((4, size), np.float32)
+    clip[:, ::2] = 30.0
+    learned = learn_word(
+        background, [clip] * 5, length=1.0, false_accepts_per_hour=6.0, hop_ms=HOP_MS
+    )
     share = 6.0 * 3 * HOP_MS / 3_600_000
-    assert np.exp(-learned.threshold) == pytest.approx(share, rel=0.5)
+    scale = np.sqrt(PARTS)  # all parts are the same row
+    assert np.exp(-learned.threshold / scale) == pytest.approx(share, rel=0.5)
     low, high = learned.range_per_hour
     assert low < 6.0 < high
     assert (learned.clip_scores > 3).all()
-    tail = background_tail(background, np.eye(rank, dtype=np.float32)[0])
+    tail = background_tail(background, np.eye(size, dtype=np.float32)[0], (1.0,))
     assert tail.share_above(tail.threshold(1e-4)) == pytest.approx(1e-4)
 
 
