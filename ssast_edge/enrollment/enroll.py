@@ -41,8 +41,8 @@ FEWEST, MOST = 3, 10  # recordings
 LONGEST_NAME = 64
 APART = "/\\;"
 # One recording is unlike the others where, learned from those, it lies as far below the threshold
-# as the median lies above it, and half of them are heard.
-UNLIKE = -CONFIDENT
+# as three quarters of what the median lies above it, and half of them are heard.
+UNLIKE = -0.75 * CONFIDENT
 
 
 @dataclass(frozen=True, eq=False)
