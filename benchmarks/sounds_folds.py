@@ -27,7 +27,8 @@ from train.export import export_bundle
 from train.keywords import train_keywords
 from train.machine import Machine
 from train.packs import read_packs
-from train.recipe import KeywordRecipe, RecipeError, load_recipe
+from train.recipe import KeywordRecipe, RecipeError, StreamRecipe, load_recipe
+from train.streaming import train_stream
 from train.triggers import as_recording
 
 FOLDS = (1, 2, 3, 4)
@@ -73,6 +74,8 @@ def figures(right: list[NDArray[np.bool_]], groups: list[list[str]], seed: int) 
 @click.option("--data", type=FOLDER, default=Path("../shared/data"), show_default=True)
 @click.option("--synthetic", type=FOLDER, multiple=True, default=(Path("runs/synthetic"),),
               show_default=True)  # fmt: skip
+@click.option("--phones", type=FILE, default=Path("runs/phones.npz"), show_default=True,
+              help="Of `python -m train align`, for the task stream.")  # fmt: skip
 @click.option("--out", type=FOLDER, default=Path("runs/sounds-folds"), show_default=True)
 @click.option("--fold", "folds", type=click.IntRange(1, 4), multiple=True, default=FOLDS,
               show_default=True)  # fmt: skip
@@ -84,6 +87,7 @@ def main(
     init: Path | None,
     data: Path,
     synthetic: tuple[Path, ...],
+    phones: Path,
     out: Path,
     folds: tuple[int, ...],
     overrides: tuple[str, ...],
@@ -95,13 +99,17 @@ def main(
         right, groups = [], []
         for fold in folds:
             loaded = load_recipe(recipe, (*overrides, f"data.esc10_test_fold={fold}"))
-            if not isinstance(loaded, KeywordRecipe):
-                raise RecipeError(f"{recipe}: task is {loaded.task!r}, wanted 'keywords'")
             run = out / f"fold-{fold}"
-            checkpoint = train_keywords(
-                loaded, data=data, synthetic=synthetic, out=run, init=init,
-                machine=Machine(accelerator="cpu", threads=threads), jobs=1,
-            )  # fmt: skip
+            how: dict[str, Any] = {
+                "data": data, "synthetic": synthetic, "out": run, "init": init, "jobs": 1,
+                "machine": Machine(accelerator="cpu", threads=threads),
+            }  # fmt: skip
+            if isinstance(loaded, KeywordRecipe):
+                checkpoint = train_keywords(loaded, **how)
+            elif isinstance(loaded, StreamRecipe):
+                checkpoint = train_stream(loaded, phones=phones, **how)
+            else:
+                raise RecipeError(f"{recipe}: task is {loaded.task!r}, wanted keywords or stream")
             export_bundle(checkpoint, run / "bundle")
             bundle = load_bundle(run / "bundle")
             esc10 = {c.word for c in read_packs(data, ("esc10",))}

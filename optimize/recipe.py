@@ -62,6 +62,7 @@ class BundleConfig:
     version: str = "0.1.0"
     task: str = ""  # of clip models: "audio-tagging" (the default) or "keyword-spotting"
     hop_ms: int = 0  # 0: the training recipe's; 200 for clip models
+    labels: tuple[str, ...] = ()  # of a keyword recipe's, those that are told; none: all
     model_card: str = ""  # Markdown beside the recipe
     tensorrt: bool = True  # with the graphs that TensorRT builds engines from
     # Triggers of keywords: a false accept an hour weighs as much as this share of all words missed.

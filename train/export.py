@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -45,19 +45,29 @@ def export_bundle(
     model_card: str | None = None,
     task: str = "",
     hop_ms: int = 0,
+    name: str = "",
+    labels: Sequence[str] = (),
 ) -> None:
     """Write the averaged weights of checkpoint `folder` as a bundle, logits equal within 1e-4.
 
     task and hop_ms are a keyword recipe's own; a clip classifier becomes an audio tagger at 5
-    inferences a second unless something else is asked for.
+    inferences a second unless something else is asked for. name and labels: of a bundle that tells
+    some of a keyword recipe's labels; the recipe's own where not given.
     """
     model, checkpoint = load_classifier(folder)
     recipe = checkpoint.recipe
-    labels, activation = checkpoint.classes, "sigmoid"
+    kept, activation = checkpoint.classes, "sigmoid"
     if isinstance(recipe, SpotterRecipe):
-        labels = recipe.labels
-        _keep_outputs(model, len(labels))
+        kept = tuple(labels) or recipe.labels
+        unknown = [label for label in kept if label not in recipe.labels]
+        if unknown:
+            raise ValueError(
+                f"no label {unknown[0]!r} in {recipe.name}, it has: {', '.join(recipe.labels)}"
+            )
+        _keep_outputs(model, [recipe.labels.index(label) for label in kept])
         task, hop_ms = task or "keyword-spotting", hop_ms or recipe.hop_ms
+    elif labels:
+        raise ValueError(f"labels to keep are for keyword recipes, {recipe.name} is of clips")
     elif isinstance(recipe, FinetuneRecipe) and recipe.loss == "ce":
         activation = "softmax"
     num_frames = model.encoder.config.num_frames
@@ -83,14 +93,14 @@ def export_bundle(
             raise ValueError(
                 f"ONNX logits differ from PyTorch's by {difference:.2g}, wanted {TOLERANCE}"
             )
-        default = {label: TriggerConfig() for label in labels}
+        default = {label: TriggerConfig() for label in kept}
         write_bundle(
             target,
             {
-                "name": recipe.name,
+                "name": name or recipe.name,
                 "version": version,
                 "task": task or "audio-tagging",
-                "labels": list(labels),
+                "labels": list(kept),
                 "fbank": dataclasses.asdict(recipe.fbank),
                 "normalization": {"mean": checkpoint.mean, "std": checkpoint.std},
                 "window_frames": num_frames,
@@ -129,14 +139,14 @@ def origin() -> dict[str, str]:
     return {"date": date.today().isoformat(), "commit": described.stdout.strip()}
 
 
-def _keep_outputs(model: Classifier, count: int) -> None:
-    """Drop the auxiliary labels, which come last, from the head."""
+def _keep_outputs(model: Classifier, outputs: Sequence[int]) -> None:
+    """Drop all others from the head, auxiliary labels among them."""
     linear = model.head[1]
     assert isinstance(linear, nn.Linear)
-    kept = nn.Linear(linear.in_features, count)
+    kept = nn.Linear(linear.in_features, len(outputs))
     with torch.no_grad():
-        kept.weight.copy_(linear.weight[:count])
-        kept.bias.copy_(linear.bias[:count])
+        kept.weight.copy_(linear.weight[list(outputs)])
+        kept.bias.copy_(linear.bias[list(outputs)])
     model.head[1] = kept
 
 

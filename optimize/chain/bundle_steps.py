@@ -28,7 +28,7 @@ __all__ = ["bundle_of", "bundled", "dense_int8", "exported", "flavours", "publis
 
 def shipped(run: Context, name: str, checkpoint: Path, source: Any) -> Done:
     """A checkpoint's float bundle, its triggers chosen; source: what the checkpoint depends on."""
-    settings = {"task": run.recipe.bundle.task, "hop_ms": run.recipe.bundle.hop_ms}
+    settings = _settings(run)
     inputs = {
         "source": source,
         "seed": run.recipe.seed,
@@ -46,19 +46,24 @@ def shipped(run: Context, name: str, checkpoint: Path, source: Any) -> Done:
     return run.chain.do(name, inputs, work)
 
 
+def _settings(run: Context) -> dict[str, Any]:
+    """Of the bundle, as an export takes them."""
+    bundle = run.recipe.bundle
+    settings: dict[str, Any] = {"task": bundle.task, "hop_ms": bundle.hop_ms}
+    if bundle.labels:
+        settings |= {"labels": list(bundle.labels), "name": run.recipe.name}
+    return settings
+
+
 def exported(run: Context, small: Path) -> Done:
     """The small model's float bundle; its triggers come later."""
     inputs = {
         "weights": digest_file(small / "average.safetensors"),
-        "task": run.recipe.bundle.task,
-        "hop_ms": run.recipe.bundle.hop_ms,
+        **_settings(run),
     }
 
     def work(folder: Path) -> dict[str, Any]:
-        export_bundle(
-            small, folder / "bundle", provenance=origin(), task=run.recipe.bundle.task,
-            hop_ms=run.recipe.bundle.hop_ms,
-        )  # fmt: skip
+        export_bundle(small, folder / "bundle", provenance=origin(), **_settings(run))
         return {"bundle": "bundle"}
 
     return run.chain.do("export", inputs, work)

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 
 from ssast_edge import Spotter, load_bundle
+from ssast_edge.backends import open_backend
 from ssast_edge.trigger import TriggerConfig
 from tests.train.conftest import ONE_CORE, TONES_HZ, tone
 from train.checkpoint import (
@@ -98,6 +99,19 @@ def test_a_trained_model_spots_its_words_on_the_device(
     assert [label for label, _ in heard] == ["alexa", "jarvis"]
     assert 2.0 < heard[0][1] < 3.5
     assert 4.5 < heard[1][1] < 6.0
+
+
+def test_a_bundle_may_tell_some_of_the_labels(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    export_bundle(tiny_checkpoint, tmp_path / "all")
+    export_bundle(tiny_checkpoint, tmp_path / "one", labels=["jarvis"], name="one")
+    whole, one = load_bundle(tmp_path / "all"), load_bundle(tmp_path / "one")
+    assert (one.name, one.labels) == ("one", ("jarvis",))
+    fbank = np.random.default_rng(0).normal(-5, 2, (one.window_frames, 128)).astype(np.float32)
+    wanted = open_backend(whole).infer(fbank)[whole.labels.index("jarvis")]
+    assert open_backend(one).infer(fbank)[0] == pytest.approx(wanted, abs=1e-4)
+    with pytest.raises(ValueError, match="no label 'hal' in .*, it has: alexa, jarvis"):
+        export_bundle(tiny_checkpoint, tmp_path / "none", labels=["hal"])
+    assert not (tmp_path / "none").exists()
 
 
 def test_batches_depend_on_the_step_alone(

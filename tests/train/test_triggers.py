@@ -1,5 +1,6 @@
 """Choosing triggers on a validation track."""
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from ssast_edge.evaluation.matching import match
 from ssast_edge.evaluation.scores import HopScores, replay
 from ssast_edge.evaluation.track import Source, Track, Word
-from train.triggers import at_speed, choose_trigger, choose_triggers
+from train.recipe import RecipeError
+from train.triggers import at_speed, choose_trigger, choose_triggers, other_words
 
 HOP_S = 0.08
 
@@ -75,6 +77,24 @@ def test_a_label_that_validation_never_hears_is_named(
         path.unlink()
     with pytest.raises(ValueError, match="no validation recording of jarvis"):
         choose_triggers(tiny_bundle, tmp_path / "data", seed=0)
+
+
+def test_near_misses_of_validation_voices_are_heard_too(tmp_path: Path) -> None:
+    rows = [
+        ("a.flac", "alexis", "", "near-miss", "v", "val"),
+        ("b.flac", "alexis", "", "near-miss", "t", "train"),
+        ("c.flac", "an alexa", "", "sentence", "v", "val"),
+        ("d.flac", "alexa", "alexa", "keyword", "v", "val"),
+        ("e.flac", "butter", "", "word", "v", "val"),
+    ]
+    with (tmp_path / "manifest.csv").open("w", newline="") as file:
+        names = ("path", "text", "keyword", "kind", "speaker", "split")
+        csv.writer(file).writerows([names, *rows])
+    found = other_words((tmp_path,), ("alexa",))
+    assert [clip.word for clip in found] == ["alexis", "butter"]
+    assert not other_words((), ("alexa",))
+    with pytest.raises(RecipeError, match=r"train\.synthesize"):
+        other_words((tmp_path / "gone",), ("alexa",))
 
 
 def test_a_track_at_another_speed_keeps_its_words_where_they_are_said() -> None:
