@@ -6,7 +6,6 @@ to the code it configures.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,13 +13,8 @@ from optimize.pruning.prune import PruneConfig
 from optimize.pruning.students import StudentConfig
 from optimize.quantization.qat import QatConfig
 from optimize.quantization.quantize import QuantizeConfig
-from train.recipe import RecipeError, override, parse
+from train.tables import parse, read_table
 from train.triggers import FALSE_ACCEPT_PRICE
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = [
     "BaselinesConfig",
@@ -156,12 +150,4 @@ class OptimizeRecipe:
 
 def load_optimize_recipe(path: Path, overrides: tuple[str, ...] = ()) -> OptimizeRecipe:
     """Read a recipe; `overrides` are "prune.macs=0.3" strings, values in TOML syntax."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(f"{path}: no such recipe") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: not a readable TOML file: {error}") from error
-    for text in overrides:
-        override(table, text)
-    return parse(table, OptimizeRecipe, str(path))
+    return parse(read_table(path, overrides), OptimizeRecipe, str(path))

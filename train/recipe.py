@@ -6,11 +6,9 @@ Each table belongs to the dataclass that stands next to the code it configures.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar
 
 from ssast_edge.bundle import check_hop
 from ssast_edge.fbank import FbankConfig
@@ -21,12 +19,8 @@ from train.model import EncoderConfig
 from train.phone_windows import PackWeights, PhoneWindowConfig
 from train.pretext import MaskedSpectrogramPretext, PretextConfig
 from train.sequences import SequenceConfig
+from train.tables import RecipeError, parse, read_table
 from train.windows import WindowConfig
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = [
     "DataConfig",
@@ -41,17 +35,9 @@ __all__ = [
     "SpotterRecipe",
     "StreamRecipe",
     "load_recipe",
-    "override",
-    "parse",
     "parse_recipe",
     "recipe_table",
 ]
-
-T = TypeVar("T")
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be used: one line with the file, the key and what was wanted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +121,10 @@ class SelectionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeywordRecipe:
-    """Fine-tuning for streaming keyword spotting, task "keywords"."""
+class SpotterRecipe:
+    """What the two kinds of streaming keyword spotters have in common."""
 
-    task: ClassVar[str] = "keywords"
+    task: ClassVar[str]
 
     name: str
     labels: tuple[str, ...]
@@ -150,7 +136,6 @@ class KeywordRecipe:
     hop_ms: int = 80
     model: ModelConfig = field(default_factory=ModelConfig)
     fbank: FbankConfig = field(default_factory=FbankConfig)
-    windows: WindowConfig = field(default_factory=WindowConfig)
     waveform_augment: WaveformAugmentConfig = field(default_factory=WaveformAugmentConfig)
     log_mel_augment: LogMelAugmentConfig = field(default_factory=LogMelAugmentConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
@@ -161,8 +146,31 @@ class KeywordRecipe:
         _check_names(self.name, self.seed)
         _check_labels(self.labels, self.auxiliary_labels)
         _check_smoothing(self.label_smoothing)
-        check_hop(self.hop_ms, self.fbank, self.windows.num_frames)
+        check_hop(self.hop_ms, self.fbank, self.frames_before)
         self.encoder_config()
+
+    @property
+    def frames_before(self) -> int:
+        """Fbank frames from which a device starts: what it heard before them is zeros."""
+        raise NotImplementedError
+
+    def encoder_config(self) -> EncoderConfig:
+        """The encoder's shape: the model's free sizes on this front end and what is trained on."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeywordRecipe(SpotterRecipe):
+    """Keyword spotting window by window, task "keywords"."""
+
+    task: ClassVar[str] = "keywords"
+
+    windows: WindowConfig = field(default_factory=WindowConfig)
+
+    @property
+    def frames_before(self) -> int:
+        """The window."""
+        return self.windows.num_frames
 
     def encoder_config(self) -> EncoderConfig:
         """The encoder's shape: the model's free sizes on this front end and window."""
@@ -170,40 +178,26 @@ class KeywordRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamRecipe:
-    """Keyword spotting token by token, each with the tokens before it alone, task "stream"."""
+class StreamRecipe(SpotterRecipe):
+    """Keyword spotting token by token, each with the tokens before it alone, task "stream".
+
+    The model has a context.
+    """
 
     task: ClassVar[str] = "stream"
 
-    name: str
-    labels: tuple[str, ...]
-    optimizer: OptimizerConfig
-    data: DataConfig
-    model: ModelConfig  # with a context
-    auxiliary_labels: tuple[str, ...] = ()  # words learned beside the labels and dropped at export
     label_smoothing: float = 0.005
     phone_share: float = 0.3  # of the phones' loss beside the words'
-    seed: int = 0
-    hop_ms: int = 80
-    # What a stream that begins, or goes on after a gap, is heard from: so much before it is zeros.
     window_frames: int = 156
-    fbank: FbankConfig = field(default_factory=FbankConfig)
     sequences: SequenceConfig = field(default_factory=SequenceConfig)
-    waveform_augment: WaveformAugmentConfig = field(default_factory=WaveformAugmentConfig)
-    log_mel_augment: LogMelAugmentConfig = field(default_factory=LogMelAugmentConfig)
-    selection: SelectionConfig = field(default_factory=SelectionConfig)
-    engine: EngineConfig = field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
-        """Refuse, before hours of work, what training or the bundle would refuse after them."""
-        _check_names(self.name, self.seed)
-        _check_labels(self.labels, self.auxiliary_labels)
-        _check_smoothing(self.label_smoothing)
+        """Refuse a hop that is no whole number of tokens, too."""
         if not self.model.context:
             raise ValueError("task stream wants model.context above 0: tokens that a token sees")
         if not self.phone_share >= 0:
             raise ValueError(f"phone_share must be 0 or more, got {self.phone_share}")
-        check_hop(self.hop_ms, self.fbank, self.window_frames)
+        super().__post_init__()
         hop, stride = round(self.hop_ms / self.fbank.hop_ms), self.model.stride_frames
         overlap = self.model.patch_frames - stride
         if overlap < 0:
@@ -216,7 +210,11 @@ class StreamRecipe:
                 f"hop_ms must be whole patch strides ({stride} frames) and window_frames {overlap} "
                 f"more than whole hops, got {self.hop_ms} and {self.window_frames}"
             )
-        self.encoder_config()
+
+    @property
+    def frames_before(self) -> int:
+        """What a stream that begins, or goes on after a gap, is heard from."""
+        return self.window_frames
 
     def encoder_config(self) -> EncoderConfig:
         """The encoder's shape: the model's free sizes on this front end and sequence."""
@@ -346,8 +344,7 @@ class FinetuneRecipe:
         return _encoder_config(self.model, self.fbank, self.clips.num_frames)
 
 
-SpotterRecipe = KeywordRecipe | StreamRecipe
-Recipe = SpotterRecipe | PretrainRecipe | FinetuneRecipe | PhoneRecipe
+Recipe = KeywordRecipe | StreamRecipe | PretrainRecipe | FinetuneRecipe | PhoneRecipe
 TASKS: dict[str, type[Recipe]] = {
     kind.task: kind
     for kind in (KeywordRecipe, PretrainRecipe, FinetuneRecipe, PhoneRecipe, StreamRecipe)
@@ -387,15 +384,7 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
 
     Its key `task` says which kind it is.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        for text in overrides:
-            override(table, text)
-    except FileNotFoundError as error:
-        raise RecipeError(f"{path}: no such recipe") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: not a readable TOML file: {error}") from error
-    return parse_recipe(table, str(path))
+    return parse_recipe(read_table(path, overrides), str(path))
 
 
 def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
@@ -410,59 +399,3 @@ def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
 def recipe_table(recipe: Recipe) -> dict[str, Any]:
     """Inverse of `parse_recipe`."""
     return {"task": recipe.task, **dataclasses.asdict(recipe)}
-
-
-def override(table: dict[str, Any], text: str) -> None:
-    """Set one dotted key of a TOML table in place."""
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise RecipeError(f"--set wants KEY=VALUE, got {text!r}")
-    *parents, last = key.strip().split(".")
-    for parent in parents:
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
-            raise RecipeError(f"--set {text}: {parent} is a value, not a table")
-    try:
-        table[last] = tomllib.loads(f"x = {value}")["x"]
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"--set {text}: the value is not TOML (text needs quotes)") from error
-
-
-def parse(table: dict[str, Any], kind: type[T], where: str) -> T:
-    """Build dataclass `kind` from a TOML table, checking keys and types all the way down."""
-    hints = {n: h for n, h in get_type_hints(kind).items() if get_origin(h) is not ClassVar}
-    unknown = table.keys() - hints.keys()
-    if unknown:
-        raise RecipeError(
-            f"{where}: unknown key {sorted(unknown)[0]!r}, known keys: {', '.join(hints)}"
-        )
-    values = {key: _value(value, hints[key], f"{where}: {key}") for key, value in table.items()}
-    try:
-        return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(
-            f"{where}: {str(error).replace(f'{kind.__name__}.__init__() ', '')}"
-        ) from error
-
-
-def _value(value: Any, hint: Any, where: str) -> Any:
-    if get_origin(hint) is UnionType:  # "or None", which TOML cannot say: it is left out
-        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, dict):
-            raise RecipeError(f"{where}: wanted a table, got {value!r}")
-        return parse(value, hint, where)
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        if not isinstance(value, list):
-            raise RecipeError(f"{where}: wanted a list, got {value!r}")
-        if kinds[-1] is ...:
-            kinds = (kinds[0],) * len(value)
-        if len(kinds) != len(value):
-            raise RecipeError(f"{where}: wanted {len(kinds)} values, got {len(value)}")
-        return tuple(_value(v, k, where) for v, k in zip(value, kinds, strict=True))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise RecipeError(f"{where}: wanted {hint.__name__}, got {value!r}")
-    return value

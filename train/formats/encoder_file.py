@@ -21,7 +21,7 @@ from torch import Tensor
 from train.checkpoint import CheckpointError, load_weights
 from train.formats.imported import Imported
 from train.model import Encoder
-from train.recipe import RecipeError, parse
+from train.tables import RecipeError, parse
 
 __all__ = ["is_encoder_file", "load_encoder", "save_encoder"]
 
