@@ -27,6 +27,7 @@ __all__ = [
     "RULES",
     "SILENCE_LABEL",
     "UNKNOWN_LABEL",
+    "WORD_TAIL_S",
     "ClipScores",
     "LabelledClips",
     "Rule",
@@ -40,12 +41,13 @@ Rule = Literal["last", "max", "mean"]
 
 # What each says of a clip; "heard enough": half a window, or half of a clip shorter than one.
 RULES: Mapping[Rule, str] = {
-    "last": "the scores of the last hop",
+    "last": "the scores of the last hop, 0.16 s after the clip of a word",
     "max": "each label's highest score over the hops that have heard enough",
     "mean": "each label's mean score over the hops that have heard enough",
 }
 UNKNOWN_LABEL, SILENCE_LABEL = "_unknown_", "_silence_"
 
+WORD_TAIL_S = 0.16  # many a clip ends with its word, and a model tells a word when it is over
 _MOST_WINDOWS = 50_000  # in all: intervals over more take minutes
 _WINDOWS_A_CLIP = 20
 _LOUD = 0.01  # of the clip's loudest window: 20 dB below
@@ -138,12 +140,14 @@ def score_clips(
     *,
     backend: Backend | None = None,
     with_windows: bool = False,
+    tail_s: float = 0.0,
     progress: Callable[[int], object] | None = None,
 ) -> ClipScores:
     """Run every clip through the streaming runtime, each as a stream of its own.
 
-    backend: an open model of the bundle, else its first that can be run. progress: called with 1
-    after each clip. Clips that cannot be read, are shorter than a hop or get scores that are no
+    backend: an open model of the bundle, else its first that can be run. tail_s: of silence after
+    the clip, as a stream goes on: `WORD_TAIL_S` for words. progress: called with 1 after each clip.
+    Clips that cannot be read, are shorter than a hop or get scores that are no
     numbers are left out and listed.
     """
     hops: list[tuple[float, Floats]] = []
@@ -158,6 +162,7 @@ def score_clips(
     unreadable: list[tuple[str, str]] = []
     most = max(1, min(_WINDOWS_A_CLIP, _MOST_WINDOWS // max(1, len(clips.recordings))))
     audio_s = longest_s = 0.0
+    tail = np.zeros(round(tail_s * bundle.fbank.sample_rate), np.float32)
     for number, recording in enumerate(clips.recordings):
         hops.clear()
         spotter.reset()
@@ -165,8 +170,11 @@ def score_clips(
         try:
             samples = read_audio(recording.path, bundle.fbank.sample_rate)
             spotter.push(samples)
+            clip_s = spotter.time_s
+            if hops:
+                spotter.push(tail)
             if not hops:
-                reason = f"{recording.path}: {spotter.time_s:.3f} s long, shorter than one hop"
+                reason = f"{recording.path}: {clip_s:.3f} s long, shorter than one hop"
             elif not all(np.isfinite(scores).all() for _, scores in hops):
                 reason = f"{recording.path}: the model gives scores that are no numbers"
         except AudioError as error:
@@ -176,14 +184,14 @@ def score_clips(
         else:
             times_s = np.array([time_s for time_s, _ in hops])
             scores = np.array([values for _, values in hops], np.float32)[:, columns]
-            rows.append(_rows(bundle, times_s, scores, spotter.time_s))
+            rows.append(_rows(bundle, times_s, scores, clip_s))
             if with_windows:
                 chosen = _loud_windows(bundle, times_s, samples, most)
                 windows.append(scores[chosen])
                 owners.append(np.full(len(chosen), len(kept), np.intp))
             kept.append(number)
-            audio_s += spotter.time_s
-            longest_s = max(longest_s, spotter.time_s)
+            audio_s += clip_s
+            longest_s = max(longest_s, clip_s)
         if progress is not None:
             progress(1)
     size = len(clips.labels)

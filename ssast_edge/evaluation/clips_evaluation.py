@@ -16,6 +16,7 @@ from ssast_edge.evaluation.classification import Classification, evaluate_classi
 from ssast_edge.evaluation.clips import (
     SILENCE_LABEL,
     UNKNOWN_LABEL,
+    WORD_TAIL_S,
     LabelledClips,
     Rule,
     labelled_clips,
@@ -102,7 +103,7 @@ def evaluate_clips(
     tagging: Tagging | None = None
     if words.recordings:
         left_out |= words.left_out
-        scores = score_clips(bundle, words, backend=backend, progress=progress)
+        scores = score_clips(bundle, words, backend=backend, tail_s=WORD_TAIL_S, progress=progress)
         unreadable += scores.unreadable
         audio_s += scores.audio_s
         if len(scores.kept):

@@ -77,6 +77,11 @@ def test_a_clip_is_scored_as_a_stream_that_begins_with_it(
     np.testing.assert_allclose(found.tables["mean"][0], heard.mean(axis=0), rtol=1e-6)
     assert found.tables["last"][0].argmax() == 1
     assert (found.tables["max"][0][:2] > 0.9).all()
+    # A stream goes on when a word is over.
+    longer = score_clips(tone_bundle, clips, tail_s=0.16)
+    hops = run_bundle(tone_bundle, np.pad(samples, (0, 2560)))
+    np.testing.assert_array_equal(longer.tables["last"][0], hops.scores[-1])
+    assert longer.audio_s == found.audio_s
 
 
 def test_the_last_hop_tells_of_short_clips_and_the_highest_scores_of_long_ones(
