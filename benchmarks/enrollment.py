@@ -16,7 +16,6 @@ some have. test: those of WUW by other speakers; yes, no, on, off and stop of Sp
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,19 +32,18 @@ from ssast_edge.audio import read_audio
 from ssast_edge.backends import Backend, open_backend
 from ssast_edge.bundle import Bundle
 from ssast_edge.enrollment.background import Background, read_background
-from ssast_edge.enrollment.classifier import direction, learn_word, scores_along
+from ssast_edge.enrollment.classifier import Discriminant, learn_word, scores_along
 from ssast_edge.enrollment.enroll import find_outlier, hear
 from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.enrollment.recordings import Spoken, find_word
 from ssast_edge.enrollment.stretches import lengths_of
 from ssast_edge.evaluation.intervals import rate_interval
-from train.background import telephone_speech
+from train.background import TELEPHONE_WORDS, telephone_sentences, telephone_speech
 from train.errors import one_line_errors
-from train.packs import Clip, read_packs, split_of
+from train.packs import Clip, Split, read_packs, split_of
 
 SAMPLE_RATE = 16000
 TEST_WORDS = ("yes", "no", "on", "off", "stop")
-WUW_WORDS = ("operator", "thinkengine", "onword", "wildfire", "voyager")
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # false accepts per hour
 TAIL_S = 0.5  # after the word's end
 PEAK_S = 1.0  # between two false accepts
@@ -139,7 +137,7 @@ def said(
     return found, refused
 
 
-def words_of(data: Path, split: str) -> list[tuple[str, str, str, Array]]:
+def words_of(data: Path, split: Split) -> list[tuple[str, str, str, Array]]:
     """(word, speaker, name, samples) of the words to enroll."""
     found = []
     for clip in read_packs(data, ("speech_commands",)):
@@ -149,26 +147,17 @@ def words_of(data: Path, split: str) -> list[tuple[str, str, str, Array]]:
     return found + _wuw_words(data, split)
 
 
-def _wuw_words(data: Path, split: str) -> list[tuple[str, str, str, Array]]:
+def _wuw_words(data: Path, split: Split) -> list[tuple[str, str, str, Array]]:
     """Words cut out of telephone sentences.
 
     For validation of the training speakers too: it has 74 sentences, and words in the middle of
     what trained as speech were never a class.
     """
-    found = []
-    with (data / "wuw.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            text = row["transcript"].lower().replace(" ", "")
-            named = [word for word in WUW_WORDS if word in text]
-            if (split_of("wuw", row["session"]) == "test") != (split == "test"):
-                continue
-            if len(named) != 1:
-                continue
-            samples = read_audio(data / row["path"])
-            start, end = float(row["keyword_start_s"]), float(row["keyword_end_s"])
-            cut = samples[max(0, int((start - 0.2) * SAMPLE_RATE)) : int((end + 0.2) * SAMPLE_RATE)]
-            found.append((named[0], row["session"], Path(row["path"]).name, cut))
-    return found
+    return [
+        (sentence.word, sentence.session, sentence.path.name, sentence.cut()[1])
+        for sentence in telephone_sentences(data)
+        if (split_of("wuw", sentence.session) == "test") == (split == "test")
+    ]
 
 
 def peaks(scores: Array, hops_apart: int, most: int) -> Array:
@@ -207,12 +196,13 @@ def draw(
     if len(tested) > MOST_TESTED:
         tested = [tested[i] for i in rng.permutation(len(tested))[:MOST_TESTED]]
     heard = hear(clips, bundle, background, backend, with_variants=with_variants)
-    parts = [one.parts for one in heard]
+    recorded = [one.recorded for one in heard]
     length = float(np.median([one.length for one in heard]))
     lengths = lengths_of(length, background.windows.shape[1])
-    weights = background.along(direction(background, parts, lengths), lengths)
+    fisher = Discriminant(background, lengths)
+    weights = background.along(fisher.direction(recorded), lengths)
     learned = learn_word(
-        background, parts, length=length, false_accepts_per_hour=1.0, hop_ms=bundle.hop_ms
+        background, recorded, length=length, false_accepts_per_hour=1.0, hop_ms=bundle.hop_ms
     )
     hops_apart = round(1000 * PEAK_S / bundle.hop_ms)
     events = peaks(scores_along(weights, hops), hops_apart, 1 + int(max(RATES) * hours))
@@ -298,7 +288,7 @@ def figure(result: dict[str, Any], path: Path) -> None:
 def measure(
     name: str,
     data: Path,
-    split: str,
+    split: Split,
     seeds: int,
     clips: Sequence[int],
     with_variants: bool,
@@ -314,13 +304,13 @@ def measure(
         for clip in read_packs(data, ("librispeech", "speechocean", "esc10", "background_noise"))
         if clip.split == split
     ]
-    telephone = telephone_speech(data, "test" if split == "test" else "val")
+    telephone = telephone_speech(data, split)
     hops, hours = background_hops([*running, *telephone], bundle, keeper)
     wanted = [one for one in words_of(data, split) if not words or one[0] in words]
     everything, refused = said(wanted, bundle, keeper)
-    groups: dict[str, tuple[str, ...]] = {"words of WUW": WUW_WORDS}
+    groups: dict[str, tuple[str, ...]] = {"words of WUW": TELEPHONE_WORDS}
     names = sorted({one.word for one in everything})
-    groups["words of Speech Commands"] = tuple(w for w in names if w not in WUW_WORDS)
+    groups["words of Speech Commands"] = tuple(w for w in names if w not in TELEPHONE_WORDS)
     results: dict[str, Any] = {}
     draws: list[dict[str, Any]] = []
     plan = [(word, count, seed) for word in names for count in clips for seed in range(seeds)]
@@ -359,7 +349,7 @@ def measure(
 def main(
     bundle: str,
     data: Path,
-    split: str,
+    split: Split,
     seeds: int,
     clips: tuple[int, ...],
     words: tuple[str, ...],

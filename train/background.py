@@ -8,9 +8,10 @@ They go into the bundle as one .npz in half precision, from which a device learn
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,21 @@ from ssast_edge.fbank import fbank
 from train.onnx_graph import EMBEDDED_BLOCKS
 from train.packs import Clip, Split, read_packs, read_rows, read_synthetic, split_of
 
-__all__ = ["BACKGROUND", "add_background", "background_clips", "fit_background", "telephone_speech"]
+__all__ = [
+    "BACKGROUND",
+    "add_background",
+    "background_clips",
+    "fit_background",
+    "telephone_sentences",
+    "telephone_speech",
+]
 
 FloatArray = NDArray[np.float32]
 
 BACKGROUND = "background.npz"
 SPEECH_PACKS = ("librispeech", "speechocean", "esc10", "background_noise")
 WORD_PACKS = ("speech_commands", "wake_words")
+TELEPHONE_WORDS = ("operator", "thinkengine", "onword", "wildfire", "voyager")
 SPACING_S = 0.64  # between two windows of running audio
 CLIPS_PER_WORD = 50
 FEWEST_VOICES, MOST_VOICES = 5, 8  # of a synthetic text that counts as a word
@@ -61,29 +70,53 @@ def background_clips(root: Path, synthetic: Sequence[Path] = ()) -> tuple[list[C
             counts[clip.word] = counts.get(clip.word, 0) + 1
             if counts[clip.word] <= CLIPS_PER_WORD:
                 words.append(clip)
-    return running, words + [clip for folder in synthetic for clip in _synthetic_words(folder)]
+    return running, [*words, *_synthetic_words(synthetic)]
+
+
+@dataclass(frozen=True)
+class TelephoneSentence:
+    """A sentence of WUW that says one of its words, once, and where."""
+
+    path: Path
+    session: str
+    word: str
+    start_s: float
+    end_s: float
+
+    def cut(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Samples before the word, of it, and after it; 0.2 s on both sides are the word's."""
+        samples = read_audio(self.path)
+        first = max(0, int((self.start_s - 0.2) * 16000))
+        last = int((self.end_s + 0.2) * 16000)
+        return samples[:first], samples[first:last], samples[last:]
+
+
+def telephone_sentences(root: Path) -> list[TelephoneSentence]:
+    """Those that say one word, once, at a known place."""
+    found = []
+    columns = "path", "session", "keyword_start_s", "keyword_end_s", "transcript"
+    for row in read_rows(root / "wuw.csv", *columns):
+        text = row["transcript"].lower().replace(" ", "")
+        said = [word for word in TELEPHONE_WORDS for _ in range(text.count(word))]
+        first, last = (float(row[f"keyword_{name}_s"]) for name in ("start", "end"))
+        if len(said) == 1 and last > first:
+            found.append(
+                TelephoneSentence(root / row["path"], row["session"], said[0], first, last)
+            )
+    return found
 
 
 def telephone_speech(root: Path, split: Split) -> list[FloatArray]:
-    """Samples of the telephone sentences of a split, their wake-up words cut out."""
-    found = []
-    columns = "path", "session", "keyword_start_s", "keyword_end_s"
-    for row in read_rows(root / "wuw.csv", *columns):
-        if split_of("wuw", row["session"]) == split:
-            samples = read_audio(root / row["path"])
-            first, last = (float(row[f"keyword_{name}_s"]) for name in ("start", "end"))
-            found += [samples[: _samples(first)], samples[_samples(last) :]]
-    return [samples for samples in found if len(samples) >= _samples(SPACING_S)]
+    """Samples of the telephone sentences of a split beside their words."""
+    sentences = [s for s in telephone_sentences(root) if split_of("wuw", s.session) == split]
+    parts = [part for sentence in sentences for part in sentence.cut()[::2]]
+    return [samples for samples in parts if len(samples) >= SPACING_S * 16000]
 
 
-def _samples(seconds: float) -> int:
-    return int(seconds * 16000)
-
-
-def _synthetic_words(folder: Path) -> Iterator[Clip]:
+def _synthetic_words(folders: Sequence[Path]) -> Iterator[Clip]:
     """Texts that several training voices say, of each as many voices at most."""
     said: dict[str, dict[str, Clip]] = {}  # by text and voice
-    for clip in read_synthetic(folder):
+    for clip in itertools.chain.from_iterable(map(read_synthetic, folders)):
         if clip.kind != "near-miss" or clip.split != "train":
             continue
         if not HELD_OUT_WORDS & set(clip.word.split()):

@@ -64,7 +64,7 @@ def export_bundle(
             raise ValueError(
                 f"no label {unknown[0]!r} in {recipe.name}, it has: {', '.join(recipe.labels)}"
             )
-        _keep_outputs(model, [recipe.labels.index(label) for label in kept])
+        _keep_outputs(model, [checkpoint.classes.index(label) for label in kept])
         task, hop_ms = task or "keyword-spotting", hop_ms or recipe.hop_ms
     elif labels:
         raise ValueError(f"labels to keep are for keyword recipes, {recipe.name} is of clips")

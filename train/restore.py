@@ -53,7 +53,7 @@ def restore(bundle: Bundle, out: Path, recipe: Recipe | None = None) -> Path:
             f"recipe {recipe.name} is of task {recipe.task}, a bundle holds a classifier"
         )
     if isinstance(recipe, SpotterRecipe):  # what export drops
-        recipe = dataclasses.replace(recipe, auxiliary_labels=())
+        recipe = dataclasses.replace(recipe, labels=bundle.model_labels, auxiliary_labels=())
     statistics = bundle.normalization.mean, bundle.normalization.std
     model = build_classifier(recipe, bundle.labels, *statistics)
     assert model is not None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from train.checkpoint import load_checkpoint
 from train.export import export_bundle
 from train.recipe import SpotterRecipe
-from train.triggers import choose_triggers
+from train.triggers import FALSE_ACCEPT_PRICE, choose_triggers
 
 __all__ = ["ship"]
 
@@ -22,17 +22,26 @@ def ship(
     data: Path,
     seed: int = 0,
     provenance: Mapping[str, Any] | None = None,
+    price: float = FALSE_ACCEPT_PRICE,
+    synthetic: Sequence[Path] = (),
+    name: str = "",
+    labels: Sequence[str] = (),
     **settings: Any,
 ) -> None:
     """Export to `bundle`; a keyword recipe's triggers are chosen on the validation track of `data`.
 
-    settings: as `export_bundle` takes them. A bundle that is there is replaced at the very end, or
+    price and synthetic: as `choose_triggers` takes them; name, labels and settings: as
+    `export_bundle` does. A bundle that is there is replaced at the very end, or
     not at all.
     """
     with tempfile.TemporaryDirectory() as temporary:
         if isinstance(load_checkpoint(checkpoint).recipe, SpotterRecipe):
             draft = Path(temporary) / "draft"
-            export_bundle(checkpoint, draft)
-            settings["triggers"], report = choose_triggers(draft, data, seed=seed)
+            export_bundle(checkpoint, draft, name=name, labels=labels)
+            settings["triggers"], report = choose_triggers(
+                draft, data, seed=seed, price=price, synthetic=synthetic
+            )
             provenance = {"validation": report, **(provenance or {})}
-        export_bundle(checkpoint, bundle, provenance=provenance, **settings)
+        export_bundle(
+            checkpoint, bundle, provenance=provenance, name=name, labels=labels, **settings
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from train.composition import LOUD, Composer, Rows, Window, level
+from train.composition import LOUD, Composer, Rows, Window
 
 __all__ = ["SoundLayer", "told_sounds"]
 
@@ -13,8 +13,8 @@ _HEARD_FOR = 100  # frames after a loud one for which a sound counts as there
 _ENOUGH = 10  # loud frames among them
 _MAYBE_FOR = 200  # frames after a loud one for which it may count as there
 _SHORTEST, _LONGEST = 60, 500  # frames of one recording
-_UNDER_SPEECH = (-4.6, 0.7)  # log-mel, -20 to 3 dB: a sound's level relative to what is said
-_MASKED = 1.5  # log-mel: a frame of the sound so far below the rest is not heard
+_UNDER_SPEECH = (-2.3, 0.7)  # log-mel, -10 to 3 dB: loud frames of a sound beside what is said
+_MASKED = 1.5  # log-mel: a frame of a sound so far below all that sounds is not heard
 
 
 class SoundLayer:
@@ -35,33 +35,53 @@ class SoundLayer:
         Of a class, 0: silent, 1: loud and heard, 2: loud and drowned.
         """
         frames = len(sequence)
-        rest = sequence.mean(axis=1)
-        loud = np.zeros((len(self._rows), frames), dtype=np.uint8)
+        laid: list[tuple[int, int, Window, NDArray[np.bool_]]] = []
         at = -int(rng.integers(0, 200))
         while at < frames:
             sound = int(rng.integers(len(self._rows)))
             row = self._compose.row(rng, self._rows[sound])
-            length = min(int(row["frames"]), int(rng.integers(_SHORTEST, _LONGEST)))
-            begin = int(rng.integers(int(row["frames"]) - length + 1))
-            features = self._compose.features(row, begin, begin + length)
-            its_loudness = self._compose.features(row).mean(axis=1)
-            is_loud = its_loudness >= np.quantile(its_loudness, 0.95) - LOUD
+            features, is_loud = self._excerpt(rng, row)
             if speech is not None:
-                shift = speech - level(features) + rng.uniform(*_UNDER_SPEECH)
-                features = features + np.float32(shift)
+                its_own = features[is_loud].mean()
+                features = features + np.float32(speech - its_own + rng.uniform(*_UNDER_SPEECH))
+            length = len(features)
             first, last = max(at, 0), min(at + length, frames)
             if last > first:
                 shown = slice(first - at, last - at)
                 sequence[first:last] = np.logaddexp(sequence[first:last], features[shown])
-                is_heard = features[shown].mean(axis=1) >= rest[first:last] - _MASKED
-                found = np.where(is_heard, 1, 2) * is_loud[begin : begin + length][shown]
-                of_class = loud[sound, first:last]
-                np.copyto(of_class, found.astype(np.uint8), where=(found > 0) & (of_class != 1))
+                laid.append((sound, first, features[shown].mean(axis=1), is_loud[shown]))
             at += length
             if rng.random() < self._mix_chance:
                 at -= int(rng.integers(length))
             elif rng.random() < 0.5:
                 at += int(rng.integers(0, 150))
+        return self._loud(laid, sequence.mean(axis=1))
+
+    def _excerpt(self, rng: np.random.Generator, row: np.void) -> tuple[Window, NDArray[np.bool_]]:
+        """A stretch of a recording that holds its sound, and which frames of it are loud."""
+        features = self._compose.features(row)
+        loudness = features.mean(axis=1)
+        is_loud = loudness >= np.quantile(loudness, 0.95) - LOUD
+        length = min(len(features), int(rng.integers(_SHORTEST, _LONGEST)))
+        held = int(rng.choice(np.flatnonzero(is_loud)))
+        first, last = max(0, held - length + 1), min(held, len(features) - length)
+        begin = int(rng.integers(first, last + 1))
+        return features[begin : begin + length], is_loud[begin : begin + length]
+
+    def _loud(
+        self, laid: list[tuple[int, int, Window, NDArray[np.bool_]]], whole: Window
+    ) -> NDArray[np.uint8]:
+        """Which loud frames are heard in the whole, once all sounds are laid.
+
+        laid: the class, where it begins, its level (T,) and its loud frames (T,) of each.
+        """
+        loud = np.zeros((len(self._rows), len(whole)), dtype=np.uint8)
+        for sound, first, its_level, is_loud in laid:
+            last = first + len(its_level)
+            is_heard = its_level >= whole[first:last] - _MASKED
+            found = (np.where(is_heard, 1, 2) * is_loud).astype(np.uint8)
+            of_class = loud[sound, first:last]
+            np.copyto(of_class, found, where=(found > 0) & (of_class != 1))
         return loud
 
 

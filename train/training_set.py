@@ -25,15 +25,16 @@ def training_set(
 
 def read_wanted_synthetic(folders: Sequence[Path]) -> list[Clip]:
     """Clips of `train.synthesize`; RecipeError that says how to make them when there are none."""
-    clips: list[Clip] = []
-    for folder in folders or (None,):
-        if folder is None or not (folder / "manifest.csv").is_file():
-            raise RecipeError(
-                f"synthetic speech is wanted, there is none in {folder}: run "
-                "`python -m train.synthesize --out DIR` and pass --synthetic DIR"
-            )
-        clips += read_synthetic(folder)
-    return clips
+    how = "run `python -m train.synthesize --out DIR` and pass --synthetic DIR"
+    if not folders:
+        raise RecipeError(f"synthetic speech is wanted, no folder of it is given: {how}")
+    clips: dict[str, Clip] = {}  # the same noises lie in every folder
+    for folder in folders:
+        if not (folder / "manifest.csv").is_file():
+            raise RecipeError(f"synthetic speech is wanted, there is none in {folder}: {how}")
+        for clip in read_synthetic(folder):
+            clips.setdefault(str(clip.path.relative_to(folder)), clip)
+    return list(clips.values())
 
 
 def _wanted(clip: Clip, recipe: SpotterRecipe) -> bool:

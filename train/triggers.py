@@ -140,9 +140,10 @@ def choose_triggers(
 ) -> tuple[Mapping[str, TriggerConfig], dict[str, Any]]:
     """A trigger per label and what they give on the validation track.
 
-    synthetic: folders of `train.synthesize`, whose near misses and words in validation voices are
-    heard too. Classes of sounds all get `SOUND_TRIGGER`, which no track has chosen; `_unknown_`
-    and `_silence_` never fire.
+    synthetic: folders of `train.synthesize`; what their validation voices say that is no label,
+    near misses before all, is heard too: rates are those of a harder hour than a plain one.
+    Classes of sounds all get `SOUND_TRIGGER`, which no track has chosen; `_unknown_` and
+    `_silence_` never fire.
     """
     bundle = load_bundle(folder)
     sounds = {c.word for c in read_packs(data, ("esc10",))} if _has_sounds(data) else set()
@@ -150,7 +151,8 @@ def choose_triggers(
     spoken = [label for label in bundle.labels if label not in sounds and label not in RESERVED]
     if not spoken:
         return triggers, {"triggers": {k: asdict(v) for k, v in triggers.items()}}
-    clips = track_clips(data, "val", bundle.labels) + other_words(synthetic, spoken)
+    others = other_words(synthetic, spoken)
+    clips = track_clips(data, "val", bundle.labels) + others
     track = build_track([as_recording(c, bundle.labels) for c in clips], seed=seed)
     noise = track_noise(data, "val")
     unsaid = set(spoken) - {word.label for word in track.words}
@@ -176,7 +178,8 @@ def choose_triggers(
     }
     hours = sum(heard.hours for _, heard in runs.values())
     report: dict[str, Any] = {
-        "track_hours": round(track.hours, 3), "heard_hours": round(hours, 3), "seed": seed
+        "track_hours": round(track.hours, 3), "heard_hours": round(hours, 3), "seed": seed,
+        "synthetic_other_words": len(others),
     }  # fmt: skip
     for name, (hops, heard) in runs.items():
         score = match(heard.words, replay(hops, chosen), hours=heard.hours)

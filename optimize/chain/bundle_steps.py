@@ -20,7 +20,6 @@ from optimize.quantization.quantize import CalibrationError, float_model, quanti
 from ssast_edge.bundle import Bundle, load_bundle
 from train.export import export_bundle, origin
 from train.shipping import ship
-from train.training_set import read_wanted_synthetic
 from train.triggers import choose_triggers
 
 __all__ = ["bundle_of", "bundled", "dense_int8", "exported", "flavours", "published", "shipped"]
@@ -33,13 +32,15 @@ def shipped(run: Context, name: str, checkpoint: Path, source: Any) -> Done:
         "source": source,
         "seed": run.recipe.seed,
         "audio": run.audio if run.is_keywords else None,
+        **_choosing(run),
         **settings,
     }
 
     def work(folder: Path) -> dict[str, Any]:
         ship(
             checkpoint, folder / "bundle", data=run.places.data, seed=run.recipe.seed,
-            provenance=origin(), **settings,
+            provenance=origin(), price=run.recipe.bundle.false_accept_price,
+            synthetic=run.other_words, **settings,
         )  # fmt: skip
         return {"bundle": "bundle"}
 
@@ -53,6 +54,13 @@ def _settings(run: Context) -> dict[str, Any]:
     if bundle.labels:
         settings |= {"labels": list(bundle.labels), "name": run.recipe.name}
     return settings
+
+
+def _choosing(run: Context) -> dict[str, Any]:
+    """What triggers depend on beside the track, where it is not the usual."""
+    if not run.other_words:
+        return {}
+    return {"other_words": [digest_file(folder / "manifest.csv") for folder in run.other_words]}
 
 
 def exported(run: Context, small: Path) -> Done:
@@ -131,10 +139,7 @@ def bundled(run: Context, flavours: Done) -> Done:
         "seed": run.recipe.seed,
         "audio": run.audio if run.is_keywords else None,
     }
-    synthetic = run.places.synthetic if run.is_keywords and run.recipe.bundle.near_misses else ()
-    if synthetic:
-        read_wanted_synthetic(synthetic)  # none is told before the work
-        inputs["synthetic"] = [digest_file(folder / "manifest.csv") for folder in synthetic]
+    inputs |= _choosing(run)
 
     def work(folder: Path) -> dict[str, Any]:
         base = bundle_of(flavours)
@@ -146,7 +151,7 @@ def bundled(run: Context, flavours: Done) -> Done:
             triggers, validation = choose_triggers(
                 rehearsed.path, run.places.data, seed=run.recipe.seed,
                 price=run.recipe.bundle.false_accept_price,
-                synthetic=synthetic,
+                synthetic=run.other_words,
             )  # fmt: skip
             provenance["validation"] = validation
         made = assemble(

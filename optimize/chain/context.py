@@ -24,6 +24,7 @@ from train.recipe import (
     recipe_table,
 )
 from train.task import Places
+from train.training_set import read_wanted_synthetic
 from train.triggers import TRACK_PACKS
 
 __all__ = ["Context", "Say"]
@@ -51,6 +52,10 @@ class Context:
         self.audio = self._audio()
         # Read here, not after hours of pruning: a wrong path is one line at once.
         self.calibrated_on = self._manifest(recipe.calibration.manifest) or self.audio
+        self.other_words: tuple[Path, ...] = ()  # synthetic speech, heard when triggers are chosen
+        if self.is_keywords and recipe.bundle.near_misses:
+            read_wanted_synthetic(places.synthetic)
+            self.other_words = places.synthetic
         self.compared_on = self._manifest(recipe.compare.manifest)
 
     def quantizing(self, source: Done) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def read_enrolled(folder: Path, word: EnrolledWord) -> Enrolled:
         if array.dtype != np.float32 or array.ndim != rank or not np.isfinite(array).all():
             raise ValueError(
                 f"enrolled file {word.file} must hold finite float32 numbers, weights for each of "
-                "some lengths: enroll the word again"
+                "some lengths: teach the word anew to a bundle without it, `ssast-edge enroll`"
             )
     if not 0 < len(weights) == len(bias):
         raise ValueError(f"enrolled file {word.file} must hold a bias for each length")

@@ -17,11 +17,10 @@ from ssast_edge.enrollment.stretches import lengths_of, parts_of
 
 __all__ = [
     "CONFIDENT",
+    "Discriminant",
     "LearnedWord",
+    "Recorded",
     "Tail",
-    "background_tail",
-    "direction",
-    "held_out_scores",
     "learn_word",
     "scores_along",
 ]
@@ -64,17 +63,55 @@ class LearnedWord:
     clip_scores: FloatArray  # (clips,), each by a direction learned without it, as logits
 
 
-def direction(
-    background: Background, clips: Sequence[FloatArray], lengths: Sequence[float]
-) -> FloatArray:
-    """(R,) from the parts (N, R) of each recording; every recording counts as much."""
-    other = np.concatenate([parts_of(background.windows, length) for length in lengths])
-    covariance = (1 - WITHIN_SHARE) * np.cov(other.T) + WITHIN_SHARE * background.within
-    size = len(covariance)
-    covariance = covariance + SHRINKAGE * np.trace(covariance) / size * np.eye(size)
-    mean = np.mean([clip.mean(axis=0) for clip in clips], axis=0)
-    found = np.linalg.solve(covariance, mean - other.mean(axis=0))
-    return np.asarray(found / np.linalg.norm(found), np.float32)
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """A recording of a word, its variants included."""
+
+    parts: FloatArray  # (N, R), of its own length
+    windows: FloatArray  # (N, S, P), what the parts were taken from
+
+
+class Discriminant:
+    """Directions in which recordings stand out from the background at some lengths."""
+
+    def __init__(self, background: Background, lengths: Sequence[float]) -> None:
+        self.background, self.lengths = background, tuple(lengths)
+        other = np.concatenate([parts_of(background.windows, length) for length in lengths])
+        covariance = (1 - WITHIN_SHARE) * np.cov(other.T) + WITHIN_SHARE * background.within
+        size = len(covariance)
+        self._covariance = covariance + SHRINKAGE * np.trace(covariance) / size * np.eye(size)
+        self._centre = other.mean(axis=0)
+
+    def direction(self, clips: Sequence[Recorded]) -> FloatArray:
+        """(R,) to the mean of the recordings; each counts as much."""
+        mean = np.mean([clip.parts.mean(axis=0) for clip in clips], axis=0)
+        found = np.linalg.solve(self._covariance, mean - self._centre)
+        return np.asarray(found / np.linalg.norm(found), np.float32)
+
+    def scores(self, along: FloatArray, windows: FloatArray) -> FloatArray:
+        """(N,) of windows (N, S, P), the highest over the lengths, as the runtime has it."""
+        return scores_along(self.background.along(along, self.lengths), windows)
+
+    def tail(self, along: FloatArray) -> Tail:
+        """Of the background's scores along a direction."""
+        scores = np.sort(self.scores(along, self.background.windows))
+        count = min(max(10, round(TAIL_SHARE * len(scores))), len(scores) - 1)
+        start = float(scores[-count - 1])
+        excess = float(np.mean(scores[-count:] - start))
+        return Tail(start, count / len(scores), max(excess, 1e-9), count)
+
+    def held_out_scores(self, clips: Sequence[Recorded]) -> FloatArray:
+        """(clips,) the highest score of each by a direction from the others, above its tail.
+
+        In excesses of the tail, so that scores along different directions compare.
+        """
+        found = []
+        for index, clip in enumerate(clips):
+            along = self.direction([c for i, c in enumerate(clips) if i != index])
+            tail = self.tail(along)
+            best = float(self.scores(along, clip.windows).max())
+            found.append((best - tail.start) / tail.excess)
+        return np.array(found, np.float32)
 
 
 def scores_along(weights: FloatArray, windows: FloatArray) -> FloatArray:
@@ -83,56 +120,33 @@ def scores_along(weights: FloatArray, windows: FloatArray) -> FloatArray:
     return np.asarray(flat.max(axis=1), np.float32)
 
 
-def background_tail(background: Background, along: FloatArray, lengths: Sequence[float]) -> Tail:
-    """The tail of the background's scores along a direction."""
-    scores = np.sort(scores_along(background.along(along, lengths), background.windows))
-    count = max(10, round(TAIL_SHARE * len(scores)))
-    start = float(scores[-count - 1])
-    excess = float(np.mean(scores[-count:] - start))
-    return Tail(start, count / len(scores), max(excess, 1e-9), count)
-
-
-def held_out_scores(
-    background: Background, clips: Sequence[FloatArray], lengths: Sequence[float]
-) -> FloatArray:
-    """(clips,) the highest score of each by a direction from the others, above its tail's start.
-
-    In excesses of the tail, so that scores along different directions compare.
-    """
-    found = []
-    for index, clip in enumerate(clips):
-        along = direction(background, [c for i, c in enumerate(clips) if i != index], lengths)
-        tail = background_tail(background, along, lengths)
-        found.append((float((clip @ along).max()) - tail.start) / tail.excess)
-    return np.array(found, np.float32)
-
-
 def learn_word(
     background: Background,
-    clips: Sequence[FloatArray],
+    clips: Sequence[Recorded],
     *,
     length: float,
     false_accepts_per_hour: float,
     hop_ms: float,
 ) -> LearnedWord:
-    """The classifier from the parts (N, R) of each recording, of words of `length` rows.
+    """The classifier from recordings of a word of `length` rows.
 
     false_accepts_per_hour: on audio like the background's; the threshold is extrapolated by the
     tail, as the background is minutes and the rate one of hours.
     """
     lengths = lengths_of(length, background.windows.shape[1])
-    along = direction(background, clips, lengths)
-    tail = background_tail(background, along, lengths)
+    fisher = Discriminant(background, lengths)
+    along = fisher.direction(clips)
+    tail = fisher.tail(along)
     hops_per_hour = 3_600_000 / hop_ms
     share = false_accepts_per_hour * HOPS_PER_EVENT / hops_per_hour
     threshold = tail.threshold(min(share, tail.share))
-    median = float(np.median([(clip @ along).max() for clip in clips]))
+    median = float(np.median([fisher.scores(along, clip.windows).max() for clip in clips]))
     slope = CONFIDENT / max(median - threshold, tail.excess)
     weights, bias = background.unfold(along * np.float32(slope), lengths)
     # An exponential's mean from n values is known to 2 / sqrt(n), and the rate goes by it.
     spread = 2 / np.sqrt(tail.count) * (threshold - tail.start) / tail.excess
     ends = false_accepts_per_hour * np.exp([-spread, spread])
-    held_out = held_out_scores(background, clips, lengths) * tail.excess + tail.start
+    held_out = fisher.held_out_scores(clips) * tail.excess + tail.start
     return LearnedWord(
         weights=weights,
         bias=np.asarray(bias - slope * threshold, np.float32),

@@ -13,7 +13,7 @@ from ssast_edge.backends import Backend
 from ssast_edge.bundle import Bundle, same_label
 from ssast_edge.bundle.enrolled import EnrolledScores
 from ssast_edge.enrollment.background import Background
-from ssast_edge.enrollment.classifier import CONFIDENT, LearnedWord, learn_word
+from ssast_edge.enrollment.classifier import CONFIDENT, LearnedWord, Recorded, learn_word
 from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.enrollment.recordings import Spoken, variants, word_windows
 from ssast_edge.enrollment.stretches import parts_of
@@ -50,7 +50,7 @@ class Heard:
     """What the model gives for a recording."""
 
     name: str
-    parts: FloatArray  # (N, R), variants included
+    recorded: Recorded
     length: float  # of the word, in rows of the embedding
     scores: FloatArray  # (labels,) the highest of each label of the bundle in the recording itself
 
@@ -114,11 +114,12 @@ def hear(
     rate = bundle.fbank.sample_rate
     for number, clip in enumerate(clips):
         all_of_it = variants(clip, rate, number) if with_variants else iter((clip,))
-        parts, scores = [], np.zeros(len(bundle.labels))
+        parts, windows, scores = [], [], np.zeros(len(bundle.labels))
         for index, variant in enumerate(all_of_it):
             for window in word_windows(variant, bundle, seed=1000 * number + index):
                 logits, embedding = backend.infer_both(np.ascontiguousarray(window))
                 rows = background.project(embedding[np.newaxis])
+                windows.append(rows[0])
                 parts.append(parts_of(rows, rows_in(variant, bundle, len(embedding)))[0])
                 if index == 0:
                     now = to_scores(logits, bundle.activation)
@@ -127,7 +128,8 @@ def hear(
                         now = np.concatenate([now, words])
                     scores = np.maximum(scores, now)
         length = rows_in(clip, bundle, background.windows.shape[1])
-        found.append(Heard(clip.name, np.stack(parts), length, scores.astype(np.float32)))
+        recorded = Recorded(np.stack(parts), np.stack(windows))
+        found.append(Heard(clip.name, recorded, length, scores.astype(np.float32)))
         if progress is not None:
             progress()
     return found
@@ -173,7 +175,7 @@ def learn(
     """The classifier from all recordings."""
     return learn_word(
         background,
-        [one.parts for one in heard],
+        [one.recorded for one in heard],
         length=float(np.median([one.length for one in heard])),
         false_accepts_per_hour=false_accepts_per_hour,
         hop_ms=hop_ms,

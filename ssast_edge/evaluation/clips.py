@@ -39,9 +39,10 @@ __all__ = [
 Floats = NDArray[np.float32]
 Rule = Literal["last", "max", "mean"]
 
-# What each says of a clip; "heard enough": half a window, or half of a clip shorter than one.
+# What each says of a clip, and of the silence that goes on after a word's; "heard enough": half a
+# window, or half of a clip shorter than one.
 RULES: Mapping[Rule, str] = {
-    "last": "the scores of the last hop, 0.16 s after the clip of a word",
+    "last": "the scores of the last hop",
     "max": "each label's highest score over the hops that have heard enough",
     "mean": "each label's mean score over the hops that have heard enough",
 }
@@ -226,7 +227,8 @@ def _loud_windows(
 ) -> NDArray[np.intp]:
     """Hops whose window lies within the clip (else the last), loud enough; at most so many."""
     window_s = _window_s(bundle)
-    inside = np.flatnonzero(times_s >= window_s - _EPSILON_S)
+    clip_s = len(samples) / bundle.fbank.sample_rate
+    inside = np.flatnonzero((times_s >= window_s - _EPSILON_S) & (times_s <= clip_s + _EPSILON_S))
     if not len(inside):
         inside = np.array([len(times_s) - 1])
     energy = np.concatenate([[0.0], np.cumsum(samples.astype(np.float64) ** 2)])

@@ -89,7 +89,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_table(
         "wuw.csv",
         "path,session,keyword_start_s,keyword_end_s,transcript",
-        *(f"wuw/{session}.ogg,{session:05d},0.1,0.3,hum" for session in range(6)),
+        *(f"wuw/{session}.ogg,{session:05d},0.4,0.6,a voyager hums" for session in range(6)),
     )
     return root
 

@@ -24,6 +24,7 @@ from train.checkpoint import (
 from train.export import export_bundle
 from train.keywords import prepare_pool, train_keywords
 from train.recipe import KeywordRecipe, RecipeError
+from train.restore import restore
 from train.windows import WindowSampler
 
 
@@ -109,6 +110,11 @@ def test_a_bundle_may_tell_some_of_the_labels(tiny_checkpoint: Path, tmp_path: P
     fbank = np.random.default_rng(0).normal(-5, 2, (one.window_frames, 128)).astype(np.float32)
     wanted = open_backend(whole).infer(fbank)[whole.labels.index("jarvis")]
     assert open_backend(one).infer(fbank)[0] == pytest.approx(wanted, abs=1e-4)
+    restore(one, tmp_path / "again")
+    export_bundle(tmp_path / "again", tmp_path / "once-more")
+    again = load_bundle(tmp_path / "once-more")
+    assert again.labels == ("jarvis",)
+    assert open_backend(again).infer(fbank)[0] == pytest.approx(wanted, abs=1e-3)
     with pytest.raises(ValueError, match="no label 'hal' in .*, it has: alexa, jarvis"):
         export_bundle(tiny_checkpoint, tmp_path / "none", labels=["hal"])
     assert not (tmp_path / "none").exists()

@@ -14,7 +14,7 @@ from ssast_edge.backends import open_backend
 from ssast_edge.bundle import MANIFEST, Bundle
 from ssast_edge.enrollment.addition import add_word
 from ssast_edge.enrollment.background import read_background
-from ssast_edge.enrollment.classifier import LearnedWord, background_tail, learn_word
+from ssast_edge.enrollment.classifier import Discriminant, LearnedWord, Recorded, learn_word
 from ssast_edge.enrollment.stretches import PARTS, part_means, parts_of
 from ssast_edge.errors import BundleError
 from tests.ssast_edge.enrollment.conftest import BINS, HOP_MS, RANK, RATE, SEGMENTS
@@ -156,8 +156,9 @@ def test_the_threshold_leaves_the_share_that_was_asked_for(voices: Bundle) -> No
         background, windows=drawn.astype(np.float32), within=np.eye(size, dtype=np.float32),
         mean=np.zeros(BINS, np.float32), basis=np.eye(BINS, 2, dtype=np.float32),
     )  # fmt: skip
-    clip = np.zeros((4, size), np.float32)
-    clip[:, ::2] = 30.0
+    windows = np.zeros((4, 1, 2), np.float32)
+    windows[:, :, 0] = 30.0
+    clip = Recorded(parts_of(windows, 1.0), windows)
     learned = learn_word(
         background, [clip] * 5, length=1.0, false_accepts_per_hour=6.0, hop_ms=HOP_MS
     )
@@ -167,8 +168,28 @@ def test_the_threshold_leaves_the_share_that_was_asked_for(voices: Bundle) -> No
     low, high = learned.range_per_hour
     assert low < 6.0 < high
     assert (learned.clip_scores > 3).all()
-    tail = background_tail(background, np.eye(size, dtype=np.float32)[0], (1.0,))
+    tail = Discriminant(background, (1.0,)).tail(np.eye(size, dtype=np.float32)[0])
     assert tail.share_above(tail.threshold(1e-4)) == pytest.approx(1e-4)
+
+
+def test_a_recording_counts_as_heard_only_where_the_runtime_hears_it(voices: Bundle) -> None:
+    background = read_background(voices)
+    rng = np.random.default_rng(0)
+    path = 3 * rng.normal(size=(8, RANK)).cumsum(axis=0).astype(np.float32)
+
+    def said(length: int) -> Recorded:
+        rows = rng.normal(0, 0.01, (1, SEGMENTS, RANK)).astype(np.float32)
+        at = np.linspace(0, 7, length)
+        rows[0, -length:] += [path[round(i)] for i in at]
+        return Recorded(parts_of(rows, length), rows)
+
+    clips = [said(4), said(4), said(4), said(4), said(10)]
+    learned = learn_word(background, clips, length=4.0, false_accepts_per_hour=1.0, hop_ms=HOP_MS)
+    embedding = np.linalg.pinv(background.basis)
+    for clip, score in zip(clips, learned.clip_scores, strict=True):
+        heard = clip.windows[0] @ embedding + background.mean
+        logit = ((learned.weights * heard).sum(axis=(1, 2)) + learned.bias).max()
+        assert (logit > 0) == (score > 0)
 
 
 def test_a_background_that_does_not_fit_is_refused(voices: Bundle, tmp_path: Path) -> None:
