@@ -14,7 +14,7 @@ from optimize.pruning.students import StudentConfig
 from optimize.quantization.qat import QatConfig
 from optimize.quantization.quantize import QuantizeConfig
 from train.tables import parse, read_table
-from train.triggers import FALSE_ACCEPT_PRICE
+from train.triggers import FALSE_ACCEPT_PRICE, SMOOTHINGS_MS
 
 __all__ = [
     "BaselinesConfig",
@@ -61,8 +61,9 @@ class BundleConfig:
     tensorrt: bool = True  # with the graphs that TensorRT builds engines from
     # Triggers of keywords: a false accept an hour weighs as much as this share of all words missed.
     false_accept_price: float = FALSE_ACCEPT_PRICE
-    # Triggers are chosen on what synthetic validation voices say, too: near misses, common words.
-    near_misses: bool = False
+    longest_smoothing_ms: float = SMOOTHINGS_MS[-1]  # of triggers; the longer, the later
+    # Triggers are chosen on what synthetic validation voices say, too (--synthetic).
+    other_words: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a price that no setting could pay, or that nothing costs."""

@@ -10,7 +10,7 @@ from typing import Any
 from train.checkpoint import load_checkpoint
 from train.export import export_bundle
 from train.recipe import SpotterRecipe
-from train.triggers import FALSE_ACCEPT_PRICE, choose_triggers
+from train.triggers import FALSE_ACCEPT_PRICE, SMOOTHINGS_MS, choose_triggers
 
 __all__ = ["ship"]
 
@@ -24,14 +24,15 @@ def ship(
     provenance: Mapping[str, Any] | None = None,
     price: float = FALSE_ACCEPT_PRICE,
     synthetic: Sequence[Path] = (),
+    longest_smoothing_ms: float = SMOOTHINGS_MS[-1],
     name: str = "",
     labels: Sequence[str] = (),
     **settings: Any,
 ) -> None:
     """Export to `bundle`; a keyword recipe's triggers are chosen on the validation track of `data`.
 
-    price and synthetic: as `choose_triggers` takes them; name, labels and settings: as
-    `export_bundle` does. A bundle that is there is replaced at the very end, or
+    price, synthetic and longest_smoothing_ms: as `choose_triggers` takes them; name, labels and
+    settings: as `export_bundle` does. A bundle that is there is replaced at the very end, or
     not at all.
     """
     with tempfile.TemporaryDirectory() as temporary:
@@ -39,7 +40,12 @@ def ship(
             draft = Path(temporary) / "draft"
             export_bundle(checkpoint, draft, name=name, labels=labels)
             settings["triggers"], report = choose_triggers(
-                draft, data, seed=seed, price=price, synthetic=synthetic
+                draft,
+                data,
+                seed=seed,
+                price=price,
+                synthetic=synthetic,
+                longest_smoothing_ms=longest_smoothing_ms,
             )
             provenance = {"validation": report, **(provenance or {})}
         export_bundle(

@@ -57,6 +57,7 @@ SPEEDS = (1.0, 0.88, 1.12)  # the first is what reports tell of; within what tra
 
 # One false accept per hour counts as much as missing this share of all keywords.
 FALSE_ACCEPT_PRICE = 0.05
+SMOOTHINGS_MS = (0.0, 160.0, 240.0, 320.0)  # the longer, the later a word is told
 RESERVED = (UNKNOWN, SILENCE)
 # A class of sounds fires when its mean score over a second says so; not tuned on anything.
 SOUND_TRIGGER = TriggerConfig(threshold=0.6, smoothing_ms=960.0, refractory_s=4.0)
@@ -137,11 +138,12 @@ def choose_triggers(
     seed: int,
     price: float = FALSE_ACCEPT_PRICE,
     synthetic: Sequence[Path] = (),
+    longest_smoothing_ms: float = SMOOTHINGS_MS[-1],
 ) -> tuple[Mapping[str, TriggerConfig], dict[str, Any]]:
     """A trigger per label and what they give on the validation track.
 
-    synthetic: folders of `train.synthesize`; what their validation voices say that is no label,
-    near misses before all, is heard too: rates are those of a harder hour than a plain one.
+    synthetic: folders of `train.synthesize`; what their validation voices say that is no label is
+    heard too. longest_smoothing_ms: that a trigger may have.
     Classes of sounds all get `SOUND_TRIGGER`, which no track has chosen; `_unknown_` and
     `_silence_` never fire.
     """
@@ -173,7 +175,13 @@ def choose_triggers(
             with tqdm(total=len(audio), desc=title, unit="sample", unit_scale=True) as progress:
                 runs[title] = run_bundle(bundle, audio, progress.update), told
     chosen = {
-        label: choose_trigger(list(runs.values()), label, of=len(spoken), price=price)[0]
+        label: choose_trigger(
+            list(runs.values()),
+            label,
+            of=len(spoken),
+            price=price,
+            longest_smoothing_ms=longest_smoothing_ms,
+        )[0]
         for label in tqdm(spoken, desc="triggers")
     }
     hours = sum(heard.hours for _, heard in runs.values())
@@ -197,6 +205,7 @@ def choose_trigger(
     *,
     of: int = 0,
     price: float = FALSE_ACCEPT_PRICE,
+    longest_smoothing_ms: float = SMOOTHINGS_MS[-1],
 ) -> tuple[TriggerConfig, float]:
     """Smoothing, hits and threshold with the least cost on the average of validation tracks.
 
@@ -205,7 +214,8 @@ def choose_trigger(
     the thresholds that tie, the middle one. Returns the trigger and its mean cost.
     """
     best: tuple[float, TriggerConfig] = (math.inf, TriggerConfig())
-    for smoothing_ms, min_hits in itertools.product((0.0, 160.0, 240.0, 320.0), (1, 2)):
+    smoothings = [ms for ms in SMOOTHINGS_MS if ms <= longest_smoothing_ms]
+    for smoothing_ms, min_hits in itertools.product(smoothings, (1, 2)):
         base = TriggerConfig(smoothing_ms=smoothing_ms, min_hits=min_hits)
         costs = np.zeros(len(THRESHOLDS))
         for hops, track in tracks:

@@ -40,7 +40,8 @@ def shipped(run: Context, name: str, checkpoint: Path, source: Any) -> Done:
         ship(
             checkpoint, folder / "bundle", data=run.places.data, seed=run.recipe.seed,
             provenance=origin(), price=run.recipe.bundle.false_accept_price,
-            synthetic=run.other_words, **settings,
+            synthetic=run.other_words,
+            longest_smoothing_ms=run.recipe.bundle.longest_smoothing_ms, **settings,
         )  # fmt: skip
         return {"bundle": "bundle"}
 
@@ -57,10 +58,13 @@ def _settings(run: Context) -> dict[str, Any]:
 
 
 def _choosing(run: Context) -> dict[str, Any]:
-    """What triggers depend on beside the track, where it is not the usual."""
-    if not run.other_words:
-        return {}
-    return {"other_words": [digest_file(folder / "manifest.csv") for folder in run.other_words]}
+    """What triggers depend on beside the track."""
+    bundle = run.recipe.bundle
+    return {
+        "price": bundle.false_accept_price,
+        "smoothing": bundle.longest_smoothing_ms,
+        "other_words": [digest_file(folder / "manifest.csv") for folder in run.other_words],
+    }
 
 
 def exported(run: Context, small: Path) -> Done:
@@ -152,6 +156,7 @@ def bundled(run: Context, flavours: Done) -> Done:
                 rehearsed.path, run.places.data, seed=run.recipe.seed,
                 price=run.recipe.bundle.false_accept_price,
                 synthetic=run.other_words,
+                longest_smoothing_ms=run.recipe.bundle.longest_smoothing_ms,
             )  # fmt: skip
             provenance["validation"] = validation
         made = assemble(

@@ -53,7 +53,7 @@ class Context:
         # Read here, not after hours of pruning: a wrong path is one line at once.
         self.calibrated_on = self._manifest(recipe.calibration.manifest) or self.audio
         self.other_words: tuple[Path, ...] = ()  # synthetic speech, heard when triggers are chosen
-        if self.is_keywords and recipe.bundle.near_misses:
+        if self.is_keywords and recipe.bundle.other_words:
             read_wanted_synthetic(places.synthetic)
             self.other_words = places.synthetic
         self.compared_on = self._manifest(recipe.compare.manifest)

@@ -175,6 +175,18 @@ def test_a_bundle_without_background_says_so(bare_folder: Path, clips: list[Path
 
 
 @pytest.mark.skipif("wake-words" not in default_bundles(), reason="no bundle wake-words here")
+def test_the_default_bundle_learns_a_word_from_five_voices(say: Say, tmp_path: Path) -> None:
+    taught = [write(tmp_path / f"{i}.wav", say(WORD, voice)) for i, voice in
+              enumerate(VOICES[:5])]  # fmt: skip
+    result = enroll(WORD, *taught, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    made = load_bundle(tmp_path / "out")
+    quiet = np.zeros(RATE, np.float32)
+    again = np.concatenate([quiet, say(WORD, "en-us+f5", 150), quiet])
+    assert heard(made, again) == [WORD]
+    assert WORD not in heard(made, np.concatenate([say(text) for text in SENTENCES]))
+
+
 def test_the_bundles_of_the_package_are_not_changed(clips: list[Path]) -> None:
     said = refused(WORD, *clips)
     assert "give --out DIR" in said
