@@ -42,6 +42,7 @@ __all__ = [
     "at_speed",
     "choose_trigger",
     "choose_triggers",
+    "expected_false_accepts",
     "make_conditions",
     "other_words",
     "track_clips",
@@ -57,6 +58,7 @@ SPEEDS = (1.0, 0.88, 1.12)  # the first is what reports tell of; within what tra
 
 # One false accept per hour counts as much as missing this share of all keywords.
 FALSE_ACCEPT_PRICE = 0.05
+MOST_IN_TAIL, FEWEST_IN_TAIL, FEWEST_COUNTED = 60, 10, 3  # false accepts
 SMOOTHINGS_MS = (0.0, 160.0, 240.0, 320.0)  # the longer, the later a word is told
 RESERVED = (UNKNOWN, SILENCE)
 # A class of sounds fires when its mean score over a second says so; not tuned on anything.
@@ -210,24 +212,44 @@ def choose_trigger(
     """Smoothing, hits and threshold with the least cost on the average of validation tracks.
 
     of: how many labels share the misses, all of the model's where not given. Cost: the label's part
-    of the overall miss rate plus `price` for every false accept per hour; of
-    the thresholds that tie, the middle one. Returns the trigger and its mean cost.
+    of the overall miss rate plus `price` for every expected false accept per hour; of the
+    thresholds that tie, the middle one. Returns the trigger and its mean cost.
     """
     best: tuple[float, TriggerConfig] = (math.inf, TriggerConfig())
     smoothings = [ms for ms in SMOOTHINGS_MS if ms <= longest_smoothing_ms]
     for smoothing_ms, min_hits in itertools.product(smoothings, (1, 2)):
         base = TriggerConfig(smoothing_ms=smoothing_ms, min_hits=min_hits)
-        costs = np.zeros(len(THRESHOLDS))
+        misses, counts = np.zeros(len(THRESHOLDS)), np.zeros(len(THRESHOLDS))
         for hops, track in tracks:
             for i, (_, score) in enumerate(sweep(hops, track, label, base)):
-                misses = score.miss_rate / (of or len(hops.labels))
-                costs[i] += misses + price * score.false_accepts_per_hour
-        costs /= len(tracks)
+                misses[i] += score.miss_rate / (of or len(hops.labels))
+                counts[i] += score.false_accepts
+        hours = sum(track.hours for _, track in tracks)
+        costs = misses / len(tracks) + price * expected_false_accepts(counts) / hours
         tied = np.flatnonzero(costs <= costs.min() + 1e-9)
         if costs.min() < best[0] - 1e-9:
             threshold = round(float(THRESHOLDS[tied[len(tied) // 2]]), 4)
             best = float(costs.min()), replace(base, threshold=threshold)
     return best[1], best[0]
+
+
+def expected_false_accepts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of counts at `THRESHOLDS`, what they let expect where hardly any is left.
+
+    Above the highest peak of some hours the count is 0, and that of other hours is not. Peaks thin
+    out exponentially in the logit, by the mean excess of the MOST_IN_TAIL highest; where fewer than
+    FEWEST_COUNTED are left, so many are expected, or those that were counted. As counted where
+    fewer than FEWEST_IN_TAIL peaks tell of it.
+    """
+    logits = np.log(THRESHOLDS / (1 - np.asarray(THRESHOLDS)))
+    start = int(np.argmax(counts <= MOST_IN_TAIL))
+    if counts[start] < FEWEST_IN_TAIL:
+        return counts
+    excess = float(counts[start:-1] @ np.diff(logits[start:])) / counts[start]
+    going_on = counts[start] * np.exp(-(logits - logits[start]) / max(excess, 1e-9))
+    hardly_any = np.arange(len(counts)) > start
+    hardly_any &= counts < FEWEST_COUNTED
+    return np.where(hardly_any, np.maximum(counts, going_on), counts)
 
 
 def as_recording(clip: Clip, labels: tuple[str, ...] = ()) -> Recording:
