@@ -242,8 +242,10 @@ def expected_false_accepts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     fewer than FEWEST_IN_TAIL peaks tell of it.
     """
     logits = np.log(THRESHOLDS / (1 - np.asarray(THRESHOLDS)))
-    start = int(np.argmax(counts <= MOST_IN_TAIL))
-    if counts[start] < FEWEST_IN_TAIL:
+    # At low thresholds peaks run into one another: the tail begins above the last of many.
+    many = np.flatnonzero(counts > MOST_IN_TAIL)
+    start = int(many[-1]) + 1 if len(many) else int(np.argmax(counts))
+    if start == len(counts) or counts[start] < FEWEST_IN_TAIL:
         return counts
     excess = float(counts[start:-1] @ np.diff(logits[start:])) / counts[start]
     going_on = counts[start] * np.exp(-(logits - logits[start]) / max(excess, 1e-9))

@@ -61,7 +61,7 @@ def _choosing(run: Context) -> dict[str, Any]:
     """What triggers depend on beside the track."""
     bundle = run.recipe.bundle
     return {
-        "rule": 2,  # of train/triggers.py, raised when another choice comes of the same
+        "rule": 3,  # of train/triggers.py, raised when another choice comes of the same
         "price": bundle.false_accept_price,
         "smoothing": bundle.longest_smoothing_ms,
         "other_words": [digest_file(folder / "manifest.csv") for folder in run.other_words],

@@ -87,8 +87,9 @@ def read_enrolled(folder: Path, word: EnrolledWord) -> Enrolled:
     for array, rank in ((weights, 3), (bias, 1)):
         if array.dtype != np.float32 or array.ndim != rank or not np.isfinite(array).all():
             raise ValueError(
-                f"enrolled file {word.file} must hold finite float32 numbers, weights for each of "
-                "some lengths: teach the word anew to a bundle without it, `ssast-edge enroll`"
+                f"enrolled file {word.file} of {word.label!r} must hold finite float32 numbers, "
+                "weights for each of some lengths: an older version's is taught again, "
+                f"ssast-edge enroll {word.label!r} CLIP... --bundle wake-words --out DIR"
             )
     if not 0 < len(weights) == len(bias):
         raise ValueError(f"enrolled file {word.file} must hold a bias for each length")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ssast_edge.audio import read_audio
 from ssast_edge.backends import open_backend
-from ssast_edge.bundle import Bundle, is_shipped
+from ssast_edge.bundle import MANIFEST, Bundle, is_shipped, load_bundle
 from ssast_edge.doctor.level import measure
 from ssast_edge.enrollment.addition import add_word, remove_word
 from ssast_edge.enrollment.background import read_background
@@ -32,6 +32,7 @@ from ssast_edge.enrollment.enroll import (
 )
 from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.enrollment.recordings import Spoken, find_word
+from ssast_edge.errors import BundleError
 
 Samples = NDArray[np.float32]
 
@@ -58,6 +59,22 @@ def target(bundle: Bundle, out: Path | None) -> Path:
             "give --out DIR, and --bundle DIR when you listen"
         )
     return bundle.path
+
+
+def _check_kept(bundle: Bundle, out: Path, label: str) -> None:
+    """Raise EnrollmentError where `out` is another bundle with words that would be gone."""
+    if not (out / MANIFEST).is_file() or out.resolve() == bundle.path.resolve():
+        return
+    kept = {label, *(one.word.label for one in bundle.enrolled)}
+    try:
+        lost = [one.word.label for one in load_bundle(out).enrolled if one.word.label not in kept]
+    except BundleError:
+        return  # nothing that could be heard
+    if lost:
+        raise EnrollmentError(
+            f"{out} holds {', '.join(lost)}, learned before, which would be gone: add to it with "
+            f"--bundle {out}, give another --out, or --force"
+        )
 
 
 def remove_name(bundle: Bundle, out: Path, name: str) -> None:
@@ -105,6 +122,8 @@ def enroll_word(
     """Learn the word and write the bundle. Raises SsastEdgeError and leaves `out` as it was."""
     label = check_name(wishes.name, bundle)
     check_number(len(recordings))
+    if not wishes.is_forced:
+        _check_kept(bundle, out, label)
     before = next((one.word for one in bundle.enrolled if one.word.label == label), None)
     if before is not None and len(recordings) < before.clips and not wishes.is_forced:
         raise EnrollmentError(
@@ -149,10 +168,12 @@ def enroll_word(
     )
     if before is not None:
         click.echo(f"replaces the one from {before.clips} recordings", err=True)
-    _tell(label, out, learned, wishes)
+    _tell(label, out, learned, wishes, [clip.name for clip in clips])
 
 
-def _tell(label: str, out: Path, learned: LearnedWord, wishes: Wishes) -> None:
+def _tell(
+    label: str, out: Path, learned: LearnedWord, wishes: Wishes, clips: Sequence[str]
+) -> None:
     low, high = learned.range_per_hour
     scores = 1 / (1 + np.exp(-learned.clip_scores))
     count = len(scores)
@@ -167,6 +188,11 @@ def _tell(label: str, out: Path, learned: LearnedWord, wishes: Wishes) -> None:
         f"extrapolation from a few minutes ({low:.2g} to {high:.2g}), and your room is another: "
         f"ssast-edge calibrate {out} --out DIR --hours H measures it"
     )
+    unheard = [
+        f"{clip} ({score:.2f})" for clip, score in zip(clips, scores, strict=True) if score < 0.5
+    ]
+    if unheard:
+        click.echo(f"not heard: {', '.join(unheard)}", err=True)
     if count < MOST and (heard < count or count < FEWEST + 2):
         click.echo("more recordings, of more people or places, make it surer", err=True)
 

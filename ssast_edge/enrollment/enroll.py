@@ -93,6 +93,8 @@ def check_different(clips: Sequence[Spoken]) -> None:
             if np.array_equal(clip.samples, other.samples):
                 raise EnrollmentError(
                     f"{clip.name} is the same recording as {other.name}: give each once"
+                    if clip.name != other.name
+                    else f"{clip.name} is given twice"
                 )
 
 

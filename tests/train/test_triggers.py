@@ -77,6 +77,8 @@ def test_no_false_accept_in_some_hours_is_not_none_in_others() -> None:
     assert (expected[unseen] > 0).all()
     assert (expected[unseen] < 2).all()
     assert (np.diff(expected[~seen]) <= 0).all()
+    merged = np.where(np.arange(len(logits)) < 8, 20.0 * np.arange(len(logits)), counts)
+    assert (expected_false_accepts(merged)[unseen] < 2).all()
     few = np.where(np.arange(len(logits)) < 3, 5.0, 0.0)
     np.testing.assert_array_equal(expected_false_accepts(few), few)
 

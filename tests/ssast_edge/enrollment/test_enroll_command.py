@@ -149,7 +149,7 @@ def test_recordings_that_cannot_be_learned_from_are_refused_by_name(
         said = refused(WORD, *clips[:4], path, *where)
         assert message in said, said
         assert name in said, said
-    assert "the same recording" in refused(WORD, *clips[:4], clips[1], *where)
+    assert "is given twice" in refused(WORD, *clips[:4], clips[1], *where)
     assert "up to 64 characters" in refused("x" * 65, *clips, *where)
     assert "no keyword" in refused("_unknown_", *clips, *where)
     result = enroll(WORD, *clips, *where, "--false-accepts", "nan")
@@ -175,6 +175,23 @@ def test_a_bundle_without_background_says_so(bare_folder: Path, clips: list[Path
 
 
 @pytest.mark.skipif("wake-words" not in default_bundles(), reason="no bundle wake-words here")
+def test_words_learned_before_are_not_replaced_unless_forced(
+    voices: Bundle, clips: list[Path], say: Say, tmp_path: Path
+) -> None:
+    others = [write(tmp_path / f"o{i}.wav", say(OTHER, VOICES[0], s)) for i, s in
+              enumerate(SPEEDS[:3])]  # fmt: skip
+    where = "--bundle", voices.path, "--out", tmp_path / "out"
+    assert enroll(WORD, *clips, *where).exit_code == 0
+    said = refused(OTHER, *others, *where)
+    assert f"holds {WORD}, learned before, which would be gone" in said
+    assert load_bundle(tmp_path / "out").labels[-1] == WORD
+    assert enroll(WORD, *clips, *where).exit_code == 0, "the same word is learned anew"
+    assert enroll(OTHER, *others, "--bundle", tmp_path / "out").exit_code == 0
+    assert load_bundle(tmp_path / "out").labels[-2:] == (WORD, OTHER)
+    assert enroll(OTHER, *others, *where, "--force").exit_code == 0
+    assert load_bundle(tmp_path / "out").labels == (*voices.labels, OTHER)
+
+
 def test_the_default_bundle_learns_a_word_from_five_voices(say: Say, tmp_path: Path) -> None:
     taught = [write(tmp_path / f"{i}.wav", say(WORD, voice)) for i, voice in
               enumerate(VOICES[:5])]  # fmt: skip
