@@ -48,7 +48,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     help="False accepts per hour of speech that the threshold is chosen for.",
 )
 @click.option(
-    "--force", is_flag=True, help="Also when a keyword sounds alike, from fewer CLIPs than before, or over other words."
+    "--force",
+    is_flag=True,
+    help="Also when a keyword sounds alike, from fewer CLIPs than before, or over other words.",
 )
 @click.option("--remove", is_flag=True, help="Take the word NAME out instead.")
 @click.option("--threads", type=click.IntRange(1, 64), default=1, metavar="N", help="CPU threads.")
