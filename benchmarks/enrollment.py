@@ -38,9 +38,9 @@ from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.enrollment.recordings import Spoken, find_word
 from ssast_edge.enrollment.stretches import lengths_of
 from ssast_edge.evaluation.intervals import rate_interval
-from train.background import TELEPHONE_WORDS, telephone_sentences, telephone_speech
 from train.errors import one_line_errors
 from train.packs import Clip, Split, read_packs, split_of
+from train.telephone import TELEPHONE_WORDS, telephone_sentences, telephone_speech
 
 SAMPLE_RATE = 16000
 TEST_WORDS = ("yes", "no", "on", "off", "stop")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,19 @@ from numpy.typing import NDArray
 from ssast_edge.audio import read_audio
 from ssast_edge.bundle import Bundle, bundle_parts, is_shipped, rewrite_bundle
 from ssast_edge.enrollment.background import Background
-from ssast_edge.enrollment.enroll import rows_in
-from ssast_edge.enrollment.recordings import Spoken, word_windows
+from ssast_edge.enrollment.recordings import Spoken, rows_in, word_windows
 from ssast_edge.enrollment.stretches import parts_of
 from ssast_edge.evaluation.alignment import word_extent
 from ssast_edge.fbank import fbank
 from train.onnx_graph import EMBEDDED_BLOCKS
-from train.packs import Clip, Split, read_packs, read_rows, read_synthetic, split_of
+from train.packs import Clip, read_packs, read_synthetic
+from train.telephone import telephone_speech
 
 __all__ = [
     "BACKGROUND",
     "add_background",
     "background_clips",
     "fit_background",
-    "telephone_sentences",
-    "telephone_speech",
 ]
 
 FloatArray = NDArray[np.float32]
@@ -43,7 +41,6 @@ FloatArray = NDArray[np.float32]
 BACKGROUND = "background.npz"
 SPEECH_PACKS = ("librispeech", "speechocean", "esc10", "background_noise")
 WORD_PACKS = ("speech_commands", "wake_words")
-TELEPHONE_WORDS = ("operator", "thinkengine", "onword", "wildfire", "voyager")
 SPACING_S = 0.64  # between two windows of running audio
 CLIPS_PER_WORD = 50
 FEWEST_VOICES, MOST_VOICES = 5, 8  # of a synthetic text that counts as a word
@@ -71,46 +68,6 @@ def background_clips(root: Path, synthetic: Sequence[Path] = ()) -> tuple[list[C
             if counts[clip.word] <= CLIPS_PER_WORD:
                 words.append(clip)
     return running, [*words, *_synthetic_words(synthetic)]
-
-
-@dataclass(frozen=True)
-class TelephoneSentence:
-    """A sentence of WUW that says one of its words, once, and where."""
-
-    path: Path
-    session: str
-    word: str
-    start_s: float
-    end_s: float
-
-    def cut(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Samples before the word, of it, and after it; 0.2 s on both sides are the word's."""
-        samples = read_audio(self.path)
-        first = max(0, int((self.start_s - 0.2) * 16000))
-        last = int((self.end_s + 0.2) * 16000)
-        return samples[:first], samples[first:last], samples[last:]
-
-
-def telephone_sentences(root: Path) -> list[TelephoneSentence]:
-    """Those that say one word, once, at a known place."""
-    found = []
-    columns = "path", "session", "keyword_start_s", "keyword_end_s", "transcript"
-    for row in read_rows(root / "wuw.csv", *columns):
-        text = row["transcript"].lower().replace(" ", "")
-        said = [word for word in TELEPHONE_WORDS for _ in range(text.count(word))]
-        first, last = (float(row[f"keyword_{name}_s"]) for name in ("start", "end"))
-        if len(said) == 1 and last > first:
-            found.append(
-                TelephoneSentence(root / row["path"], row["session"], said[0], first, last)
-            )
-    return found
-
-
-def telephone_speech(root: Path, split: Split) -> list[FloatArray]:
-    """Samples of the telephone sentences of a split beside their words."""
-    sentences = [s for s in telephone_sentences(root) if split_of("wuw", s.session) == split]
-    parts = [part for sentence in sentences for part in sentence.cut()[::2]]
-    return [samples for samples in parts if len(samples) >= SPACING_S * 16000]
 
 
 def _synthetic_words(folders: Sequence[Path]) -> Iterator[Clip]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from train.augment import LOG_FLOOR
 from train.pool import FeaturePool
 
-__all__ = ["LOUD", "Composer", "Placed", "Rows", "Window", "level"]
+__all__ = ["LOUD", "Composer", "Placed", "Rows", "Window", "level", "loud_from"]
 
 Window = NDArray[np.float32]
 Rows = NDArray[np.intp]
@@ -145,7 +145,7 @@ class Composer:
     def loud_window(self, row: np.void, rng: np.random.Generator, tries: int = 4) -> Window | None:
         """A stretch of a rendering that holds its sound, what lies outside as quiet; None: none."""
         frames = int(row["frames"])
-        loud = np.quantile(self.features(row).mean(axis=1), 0.95) - LOUD
+        loud = loud_from(self.features(row).mean(axis=1))
         for _ in range(tries):
             window = self.cut(rng, row, int(rng.integers(min(self.frames, frames) // 2, frames)))
             if np.partition(window.mean(axis=1), -20)[-20] >= loud:
@@ -159,6 +159,11 @@ class Composer:
             voice = self.speech_window(rng)
             total = np.logaddexp(total, voice - level(voice) - np.float32(rng.uniform(0, 2)))
         return total
+
+
+def loud_from(loudness: NDArray[np.float32]) -> float:
+    """The mean log-mel from which frames of a recording hold its sound."""
+    return float(np.quantile(loudness, 0.95)) - LOUD
 
 
 def level(features: Window) -> float:

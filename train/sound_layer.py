@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from train.composition import LOUD, Composer, Rows, Window
+from train.composition import Composer, Rows, Window, loud_from
 
 __all__ = ["SoundLayer", "told_sounds"]
 
@@ -61,7 +61,7 @@ class SoundLayer:
         """A stretch of a recording that holds its sound, and which frames of it are loud."""
         features = self._compose.features(row)
         loudness = features.mean(axis=1)
-        is_loud = loudness >= np.quantile(loudness, 0.95) - LOUD
+        is_loud = loudness >= loud_from(loudness)
         length = min(len(features), int(rng.integers(_SHORTEST, _LONGEST)))
         held = int(rng.choice(np.flatnonzero(is_loud)))
         first, last = max(0, held - length + 1), min(held, len(features) - length)

@@ -32,16 +32,14 @@ def shipped(run: Context, name: str, checkpoint: Path, source: Any) -> Done:
         "source": source,
         "seed": run.recipe.seed,
         "audio": run.audio if run.is_keywords else None,
-        **_choosing(run),
+        **_choice_inputs(run),
         **settings,
     }
 
     def work(folder: Path) -> dict[str, Any]:
         ship(
             checkpoint, folder / "bundle", data=run.places.data, seed=run.recipe.seed,
-            provenance=origin(), price=run.recipe.bundle.false_accept_price,
-            synthetic=run.other_words,
-            longest_smoothing_ms=run.recipe.bundle.longest_smoothing_ms, **settings,
+            provenance=origin(), **_choice(run), **settings,
         )  # fmt: skip
         return {"bundle": "bundle"}
 
@@ -57,15 +55,21 @@ def _settings(run: Context) -> dict[str, Any]:
     return settings
 
 
-def _choosing(run: Context) -> dict[str, Any]:
-    """What triggers depend on beside the track."""
+def _choice(run: Context) -> dict[str, Any]:
+    """How triggers are chosen, as `choose_triggers` takes it."""
     bundle = run.recipe.bundle
     return {
-        "rule": 3,  # of train/triggers.py, raised when another choice comes of the same
         "price": bundle.false_accept_price,
-        "smoothing": bundle.longest_smoothing_ms,
-        "other_words": [digest_file(folder / "manifest.csv") for folder in run.other_words],
+        "longest_smoothing_ms": bundle.longest_smoothing_ms,
+        "synthetic": run.other_words,
     }
+
+
+def _choice_inputs(run: Context) -> dict[str, Any]:
+    """The same as a step's inputs: of speech that a folder holds, what its manifest says."""
+    manifests = [digest_file(folder / "manifest.csv") for folder in run.other_words]
+    rule = 3  # of train/triggers.py, raised when another choice comes of the same
+    return {**_choice(run), "synthetic": manifests, "rule": rule}
 
 
 def exported(run: Context, small: Path) -> Done:
@@ -143,8 +147,8 @@ def bundled(run: Context, flavours: Done) -> Done:
         "card": digest_file(Path(card)) if card else None,
         "seed": run.recipe.seed,
         "audio": run.audio if run.is_keywords else None,
+        **_choice_inputs(run),
     }
-    inputs |= _choosing(run)
 
     def work(folder: Path) -> dict[str, Any]:
         base = bundle_of(flavours)
@@ -155,9 +159,7 @@ def bundled(run: Context, flavours: Done) -> Done:
             rehearsed = assemble(base, folder / "draft", on_cpu)
             triggers, validation = choose_triggers(
                 rehearsed.path, run.places.data, seed=run.recipe.seed,
-                price=run.recipe.bundle.false_accept_price,
-                synthetic=run.other_words,
-                longest_smoothing_ms=run.recipe.bundle.longest_smoothing_ms,
+                **_choice(run),
             )  # fmt: skip
             provenance["validation"] = validation
         made = assemble(

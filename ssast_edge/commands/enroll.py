@@ -77,7 +77,14 @@ def enroll(
     bundle as any other.
     """
     from ssast_edge.bundle import load_bundle
-    from ssast_edge.commands.enrolling import Wishes, enroll_word, recorded, remove_name, target
+    from ssast_edge.commands.enrolling import (
+        Wishes,
+        check_kept,
+        enroll_word,
+        recorded,
+        remove_name,
+        target,
+    )
 
     if remove and (clips or record):
         raise click.UsageError("--remove takes a NAME alone")
@@ -89,6 +96,8 @@ def enroll(
         raise click.UsageError("--keep is for --record")
     model = load_bundle(bundle)
     folder = target(model, out)
+    if not force:
+        check_kept(model, folder, name)
     if remove:
         remove_name(model, folder, name)
         return

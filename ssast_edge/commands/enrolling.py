@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ssast_edge.audio import read_audio
 from ssast_edge.backends import open_backend
-from ssast_edge.bundle import MANIFEST, Bundle, is_shipped, load_bundle
+from ssast_edge.bundle import MANIFEST, Bundle, is_shipped, load_bundle, same_label
 from ssast_edge.doctor.level import measure
 from ssast_edge.enrollment.addition import add_word, remove_word
 from ssast_edge.enrollment.background import read_background
@@ -61,15 +61,16 @@ def target(bundle: Bundle, out: Path | None) -> Path:
     return bundle.path
 
 
-def _check_kept(bundle: Bundle, out: Path, label: str) -> None:
+def check_kept(bundle: Bundle, out: Path, name: str) -> None:
     """Raise EnrollmentError where `out` is another bundle with words that would be gone."""
     if not (out / MANIFEST).is_file() or out.resolve() == bundle.path.resolve():
         return
-    kept = {label, *(one.word.label for one in bundle.enrolled)}
+    kept = [name, *(one.word.label for one in bundle.enrolled)]
     try:
-        lost = [one.word.label for one in load_bundle(out).enrolled if one.word.label not in kept]
+        words = [one.word.label for one in load_bundle(out).enrolled]
     except BundleError:
         return  # nothing that could be heard
+    lost = [word for word in words if not any(same_label(word, other) for other in kept)]
     if lost:
         raise EnrollmentError(
             f"{out} holds {', '.join(lost)}, learned before, which would be gone: add to it with "
@@ -122,8 +123,6 @@ def enroll_word(
     """Learn the word and write the bundle. Raises SsastEdgeError and leaves `out` as it was."""
     label = check_name(wishes.name, bundle)
     check_number(len(recordings))
-    if not wishes.is_forced:
-        _check_kept(bundle, out, label)
     before = next((one.word for one in bundle.enrolled if one.word.label == label), None)
     if before is not None and len(recordings) < before.clips and not wishes.is_forced:
         raise EnrollmentError(

@@ -28,6 +28,9 @@ ARRAYS = (
 )
 
 
+FEWEST_WINDOWS = 20
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Background:
     """The arrays of ARRAYS, in float32."""
@@ -81,6 +84,10 @@ def _check(found: dict[str, FloatArray], rows: int, width: int, what: str) -> No
         "within": (PARTS * size, PARTS * size),
         "windows": (len(found["windows"]), rows, size),
     }
+    if len(found["windows"]) < FEWEST_WINDOWS:
+        raise ValueError(
+            f"{what}: {len(found['windows'])} windows, wanted {FEWEST_WINDOWS} for a tail"
+        )
     for name, shape in wanted.items():
         if found[name].shape != shape or not np.isfinite(found[name]).all():
             raise ValueError(f"{what}: {name} must be finite numbers of the shape {shape}")

@@ -95,7 +95,7 @@ class Discriminant:
     def tail(self, along: FloatArray) -> Tail:
         """Of the background's scores along a direction."""
         scores = np.sort(self.scores(along, self.background.windows))
-        count = min(max(10, round(TAIL_SHARE * len(scores))), len(scores) - 1)
+        count = max(10, round(TAIL_SHARE * len(scores)))
         start = float(scores[-count - 1])
         excess = float(np.mean(scores[-count:] - start))
         return Tail(start, count / len(scores), max(excess, 1e-9), count)

@@ -15,7 +15,7 @@ from ssast_edge.bundle.enrolled import EnrolledScores
 from ssast_edge.enrollment.background import Background
 from ssast_edge.enrollment.classifier import CONFIDENT, LearnedWord, Recorded, learn_word
 from ssast_edge.enrollment.errors import EnrollmentError
-from ssast_edge.enrollment.recordings import Spoken, variants, word_windows
+from ssast_edge.enrollment.recordings import Spoken, rows_in, variants, word_windows
 from ssast_edge.enrollment.stretches import parts_of
 from ssast_edge.evaluation.clips import SILENCE_LABEL, UNKNOWN_LABEL
 from ssast_edge.spotter import to_scores
@@ -32,7 +32,6 @@ __all__ = [
     "find_similar",
     "hear",
     "learn",
-    "rows_in",
 ]
 
 FloatArray = NDArray[np.float32]
@@ -135,12 +134,6 @@ def hear(
         if progress is not None:
             progress()
     return found
-
-
-def rows_in(spoken: Spoken, bundle: Bundle, rows: int) -> float:
-    """How many rows of an embedding, of `rows`, a word is long."""
-    window_s = bundle.window_frames * bundle.fbank.hop_ms / 1000
-    return (spoken.end_s - spoken.start_s) * rows / window_s
 
 
 def find_outlier(heard: Sequence[Heard], learned: LearnedWord) -> str | None:

@@ -15,7 +15,7 @@ from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.evaluation.alignment import share_outside, word_extent
 from ssast_edge.fbank import fbank
 
-__all__ = ["Spoken", "find_word", "variants", "word_windows"]
+__all__ = ["Spoken", "find_word", "rows_in", "variants", "word_windows"]
 
 Samples = NDArray[np.float32]
 
@@ -80,6 +80,12 @@ def find_word(name: str, samples: Samples, bundle: Bundle) -> Spoken:
     if length_s < SHORTEST_S:
         raise EnrollmentError(f"{name} holds {length_s:.2f} s of sound: no word in it")
     return spoken
+
+
+def rows_in(spoken: Spoken, bundle: Bundle, rows: int) -> float:
+    """How many rows of an embedding, of `rows`, a word is long."""
+    window_s = bundle.window_frames * bundle.fbank.hop_ms / 1000
+    return (spoken.end_s - spoken.start_s) * rows / window_s
 
 
 def variants(spoken: Spoken, rate: int, seed: int) -> Iterator[Spoken]:

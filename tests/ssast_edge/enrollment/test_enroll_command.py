@@ -185,6 +185,7 @@ def test_words_learned_before_are_not_replaced_unless_forced(
     said = refused(OTHER, *others, *where)
     assert f"holds {WORD}, learned before, which would be gone" in said
     assert load_bundle(tmp_path / "out").labels[-1] == WORD
+    assert "would be gone" in refused(OTHER, "--record", 3, *where), "before it records"
     assert enroll(WORD, *clips, *where).exit_code == 0, "the same word is learned anew"
     assert enroll(OTHER, *others, "--bundle", tmp_path / "out").exit_code == 0
     assert load_bundle(tmp_path / "out").labels[-2:] == (WORD, OTHER)

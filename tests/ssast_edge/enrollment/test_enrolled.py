@@ -192,6 +192,15 @@ def test_a_recording_counts_as_heard_only_where_the_runtime_hears_it(voices: Bun
         assert (logit > 0) == (score > 0)
 
 
+def test_a_background_of_too_few_windows_is_refused(voices: Bundle) -> None:
+    assert voices.embedding is not None
+    path = voices.path / voices.embedding.background
+    arrays = dict(np.load(path))
+    np.savez_compressed(path, **{**arrays, "windows": arrays["windows"][:5]})  # type: ignore[arg-type]
+    with pytest.raises(BundleError, match="5 windows, wanted 20"):
+        read_background(voices)
+
+
 def test_a_background_that_does_not_fit_is_refused(voices: Bundle, tmp_path: Path) -> None:
     assert voices.embedding is not None
     for change in ({"width": 64}, {"background": "golden.npz"}):
