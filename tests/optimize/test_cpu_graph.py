@@ -11,6 +11,7 @@ for _module in ("torch", "onnx"):
     pytest.importorskip(_module, reason=f"{_module} is not installed (extra: optimize)")
 
 import torch  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
 
 from optimize.quantization.calibration import INPUT, run_graph  # noqa: E402
 from optimize.quantization.cpu_graph import FORMS, PATCH_EMBED, cpu_graph, layer_names  # noqa: E402
@@ -55,12 +56,12 @@ def classifier(pooling: str = "mean", **shape: Any) -> Classifier:
 WINDOWS = np.random.default_rng(0).normal(-7, 4, (6, 42, 32)).astype(np.float32)
 
 
-def ranges_of(graph: onnx.ModelProto, ast: Ast) -> Ranges:
+def ranges_of(graph: onnx.ModelProto, ast: Ast, windows: NDArray[np.float32] = WINDOWS) -> Ranges:
     sources = sorted({layer.source for layer in ast.linears})
-    seen = [np.concatenate(v) for v in zip(*run_graph(graph, WINDOWS, sources), strict=True)]
+    seen = [np.concatenate(v) for v in zip(*run_graph(graph, windows, sources), strict=True)]
     ends = {n: (float(v.min()), float(v.max())) for n, v in zip(sources, seen, strict=True)}
     ranges = {layer.name: ends[layer.source] for layer in ast.linears}
-    return {**ranges, PATCH_EMBED: (float(WINDOWS.min()), float(WINDOWS.max()))}
+    return {**ranges, PATCH_EMBED: (float(windows.min()), float(windows.max()))}
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)

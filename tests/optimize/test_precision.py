@@ -34,6 +34,23 @@ Graphs = dict[str, onnx.ModelProto]
 PARSE = Path(__file__).parents[1] / "native" / "rtx_parse.py"
 
 
+def built_layers(graph: onnx.ModelProto, folder: Path) -> dict[str, int]:
+    """How many layers of each kind TensorRT's parser finds; its builder has made a plan of them."""
+    path, links = folder.with_suffix(".onnx"), folder
+    links.mkdir()
+    onnx.save(graph, path)
+    result = subprocess.run(
+        [sys.executable, PARSE, path, links],
+        env={**os.environ, "LD_LIBRARY_PATH": str(links)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found["parsed"], found
+    assert found["plan"] == "vtrt"
+    layers: dict[str, int] = found["layers"]
+    return layers
+
+
 @pytest.fixture(scope="module")
 def float_graph() -> onnx.ModelProto:
     return build_graph(classifier(**SHAPES["columns apart"]))
@@ -142,16 +159,6 @@ def test_a_real_tensorrt_builds_every_flavour(
         "int8-fp32": (at_opset(graphs["int8-fp32"], 20), 8),
     }
     for name, (graph, quantised) in wanted.items():
-        path, links = tmp_path / f"{name}.onnx", tmp_path / name
-        links.mkdir()
-        onnx.save(graph, path)
-        result = subprocess.run(
-            [sys.executable, PARSE, path, links],
-            env={**os.environ, "LD_LIBRARY_PATH": str(links)},
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        found = json.loads(result.stdout.splitlines()[-1])
-        assert found["parsed"], found
-        assert found["plan"] == "vtrt"
-        assert found["layers"].get("QUANTIZE", 0) == quantised
-        assert found["layers"].get("DEQUANTIZE", 0) == 2 * quantised
+        layers = built_layers(graph, tmp_path / name)
+        assert layers.get("QUANTIZE", 0) == quantised
+        assert layers.get("DEQUANTIZE", 0) == 2 * quantised

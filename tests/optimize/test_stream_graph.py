@@ -1,10 +1,6 @@
 """The graph of one hop: what the window's graph computes, but each token once; and its flavours."""
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +21,8 @@ from optimize.bundling.assemble import Flavour, assemble  # noqa: E402
 from optimize.bundling.flavours import FlavoursResult, write_flavours  # noqa: E402
 from optimize.pruning.macs import model_cost  # noqa: E402
 from optimize.quantization.calibration import calibrate, open_session, run_graph  # noqa: E402
-from optimize.quantization.cpu_graph import FORMS, PATCH_EMBED, layer_names  # noqa: E402
-from optimize.quantization.exported import Ast, read_ast  # noqa: E402
+from optimize.quantization.cpu_graph import FORMS, layer_names  # noqa: E402
+from optimize.quantization.exported import read_ast  # noqa: E402
 from optimize.quantization.judge import run_windows  # noqa: E402
 from optimize.quantization.precision import half_graph, tensorrt_int8  # noqa: E402
 from optimize.quantization.quantize import CalibrationError, QuantizeConfig, quantize_bundle  # noqa: E402
@@ -37,7 +33,8 @@ from ssast_edge.bundle import Bundle, load_bundle  # noqa: E402
 from ssast_edge.evaluation.scores import run_bundle  # noqa: E402
 from ssast_edge.evaluation.track import Track  # noqa: E402
 from ssast_edge.fbank import fbank  # noqa: E402
-from tests.optimize.test_precision import PARSE  # noqa: E402
+from tests.optimize.test_cpu_graph import ranges_of  # noqa: E402
+from tests.optimize.test_precision import built_layers  # noqa: E402
 from tests.optimize.test_run import only_line, options  # noqa: E402
 from train.checkpoint import (  # noqa: E402
     Checkpoint,
@@ -119,14 +116,6 @@ def hop_by_hop(graph: onnx.ModelProto, shape: Shape) -> HopByHop:
     session = open_session(graph)
     assert is_streaming(session)
     return HopByHop(session, shape.window)
-
-
-def ranges_of(graph: onnx.ModelProto, ast: Ast, windows: Floats) -> dict[str, tuple[float, float]]:
-    sources = sorted({layer.source for layer in ast.linears})
-    seen = [np.concatenate(v) for v in zip(*run_graph(graph, windows, sources), strict=True)]
-    ends = {n: (float(v.min()), float(v.max())) for n, v in zip(sources, seen, strict=True)}
-    ranges = {layer.name: ends[layer.source] for layer in ast.linears}
-    return {**ranges, PATCH_EMBED: (float(windows.min()), float(windows.max()))}
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -225,18 +214,8 @@ def test_a_real_tensorrt_builds_the_windows_flavours(tmp_path: Path) -> None:
         "int8-fp32": (tensorrt_int8(graph, thresholds, rest="fp32"), layers),
     }
     for name, (made, quantised) in wanted.items():
-        path, links = tmp_path / f"{name}.onnx", tmp_path / name
-        links.mkdir()
-        onnx.save(made, path)
-        result = subprocess.run(
-            [sys.executable, PARSE, path, links],
-            env={**os.environ, "LD_LIBRARY_PATH": str(links)},
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        found = json.loads(result.stdout.splitlines()[-1])
-        assert found["parsed"], found
-        assert found["plan"] == "vtrt"
-        assert found["layers"].get("QUANTIZE", 0) == quantised
+        found = built_layers(made, tmp_path / name)
+        assert found.get("QUANTIZE", 0) == quantised
 
 
 RECIPE = StreamRecipe(
