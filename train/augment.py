@@ -7,6 +7,7 @@ uncorrelated signals add their mel powers. Everything random comes from the gene
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from scipy.signal import butter, fftconvolve, sosfilt
 from torch import Tensor
 
+from ssast_edge.fbank import FbankConfig
+
 __all__ = [
     "LogMelAugmentConfig",
     "WaveformAugmentConfig",
@@ -24,10 +27,13 @@ __all__ = [
     "random_level",
     "room_impulse_response",
     "spec_augment",
+    "warp_frequencies",
 ]
 
 Samples = NDArray[np.float32]
 SAMPLE_RATE = 16000
+_WARPED_TO_HZ = 4800.0  # frequencies above are squeezed into what is left below Nyquist
+_MEL, _MEL_HZ = 1127.0, 700.0  # Kaldi's: mel = 1127 ln(1 + Hz / 700)
 LOG_FLOOR = float(np.log(np.finfo(np.float32).eps))  # the front end's floor
 
 
@@ -92,6 +98,33 @@ def augment_waveform(
         limit = np.abs(out).max() * rng.uniform(0.1, 0.6)
         out = np.clip(out, -limit, limit)
     return np.asarray(out, dtype=np.float32), speed
+
+
+def warp_frequencies(
+    fbank: Tensor, front_end: FbankConfig, factors: tuple[float, float], generator: torch.Generator
+) -> Tensor:
+    """(B, T, F) log-mel with all frequencies times a random factor: throats of another length.
+
+    Up to 4.8 kHz, and piecewise linear to Nyquist (Jaitly and Hinton, 2013).
+    """
+    low, high = factors
+    factor = low + (high - low) * torch.rand(len(fbank), 1, generator=generator)
+    nyquist = front_end.sample_rate / 2
+    lowest, highest = (_MEL * math.log1p(hz / _MEL_HZ) for hz in (front_end.low_hz, nyquist))
+    mels = torch.linspace(lowest, highest, front_end.num_mel_bins + 2)[None, 1:-1]
+    hertz = _MEL_HZ * torch.expm1(mels / _MEL)
+    # Where a bin's content came from.
+    knee = _WARPED_TO_HZ * factor.clamp_max(1)
+    came_to = knee / factor
+    beyond = nyquist - (nyquist - came_to) / (nyquist - knee) * (nyquist - hertz)
+    source = torch.where(hertz <= knee, hertz / factor, beyond)
+    step = float(mels[0, 1] - mels[0, 0])
+    at = (_MEL * torch.log1p(source / _MEL_HZ) - float(mels[0, 0])) / step
+    at = at.clamp(0, front_end.num_mel_bins - 1)
+    below = at.floor().long().clamp_max(front_end.num_mel_bins - 2)
+    share = (at - below)[:, None]
+    index = below[:, None].expand_as(fbank)
+    return torch.lerp(fbank.gather(2, index), fbank.gather(2, index + 1), share)
 
 
 def random_level(fbank: Tensor, config: LogMelAugmentConfig, generator: torch.Generator) -> Tensor:

@@ -1,15 +1,16 @@
 """The feature pool: every training clip, rendered several times, as raw log-mel on disk.
 
 Made once per recipe and seed (minutes), then read as a memory map by every epoch, so that the
-training loop on two cores spends its time on the model. Features come from `ssast_edge.fbank`, the
-front end of the device.
+training loop on two cores spends its time on the model. A clip that a pool beside it holds,
+rendered alike, is copied from there. Features come from `ssast_edge.fbank`, the front end of the
+device.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ ROW = np.dtype(
 )
 _LONGEST_WORD = 140  # frames; a longer extent is a failed alignment, not a word
 _TASK_CLIPS = 16
+_Rendering = tuple[int, int, NDArray[np.float16]]  # where the word begins and ends, features
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class FeaturePool:
 
 @dataclass(frozen=True)
 class _Task:
-    first: int  # index of the first clip
+    numbers: Sequence[int]  # indices of the clips
     clips: Sequence[Clip]
     variants: Sequence[int]
     config: WaveformAugmentConfig
@@ -80,62 +82,106 @@ def make_pool(
 
     A clip that does not decode or whose word is not found is left out and named at the end.
     """
-    key = _key(clips, variants, config, fbank_config, seed)
-    target = folder / key
+    how = _digest(asdict(config), asdict(fbank_config), seed)
+    wanted = [_identity(clip, number) for clip, number in zip(clips, variants, strict=True)]
+    target = folder / _digest(how, wanted)
     if not (target / "rows.npy").is_file():
+        bins = fbank_config.num_mel_bins
+        known = _rendered_alike(folder, how, bins)
         with filled_whole(target) as partial:
-            _render(partial, clips, variants, config, fbank_config, seed, jobs)
-    rows = np.load(target / "rows.npy", allow_pickle=False)
-    bins = fbank_config.num_mel_bins
-    frames = np.memmap(target / "frames.f16", dtype=np.float16, mode="r").reshape(-1, bins)
-    return FeaturePool(frames, rows, clips)
+            tasks = _tasks(clips, variants, wanted, known, config, fbank_config, seed)
+            _render(partial, wanted, known, tasks, jobs)
+            made = {"rendered": how, "clips": wanted}
+            (partial / "clips.json").write_text(json.dumps(made), encoding="utf-8")
+    return FeaturePool(*_opened(target, fbank_config.num_mel_bins), clips)
+
+
+def _opened(folder: Path, bins: int) -> tuple[NDArray[np.float16], NDArray[np.void]]:
+    rows = np.load(folder / "rows.npy", allow_pickle=False)
+    return np.memmap(folder / "frames.f16", dtype=np.float16, mode="r").reshape(-1, bins), rows
+
+
+def _rendered_alike(folder: Path, how: str, bins: int) -> dict[str, list[_Rendering]]:
+    """What the pools of a folder hold of each clip, by its identity."""
+    found: dict[str, list[_Rendering]] = {}
+    for listing in sorted(folder.glob("*/clips.json")):
+        made = json.loads(listing.read_text(encoding="utf-8"))
+        if made["rendered"] != how or not (listing.parent / "rows.npy").is_file():
+            continue
+        frames, rows = _opened(listing.parent, bins)
+        its: dict[str, list[_Rendering]] = {}
+        for row in rows:
+            first = int(row["offset"])
+            rendering = int(row["start"]), int(row["end"]), frames[first : first + row["frames"]]
+            its.setdefault(made["clips"][row["clip"]], []).append(rendering)
+        found.update(its)
+    return found
+
+
+def _tasks(
+    clips: Sequence[Clip],
+    variants: Sequence[int],
+    wanted: Sequence[str],
+    known: Mapping[str, list[_Rendering]],
+    config: WaveformAugmentConfig,
+    fbank_config: FbankConfig,
+    seed: int,
+) -> list[_Task]:
+    """Of the clips that are not known, a few clips each, in order."""
+    left = [i for i, identity in enumerate(wanted) if identity not in known]
+    tasks = []
+    for first in range(0, len(left), _TASK_CLIPS):
+        numbers = left[first : first + _TASK_CLIPS]
+        its_clips, its_variants = [clips[i] for i in numbers], [variants[i] for i in numbers]
+        tasks.append(_Task(numbers, its_clips, its_variants, config, fbank_config, seed))
+    return tasks
 
 
 def _render(
     partial: Path,
-    clips: Sequence[Clip],
-    variants: Sequence[int],
-    config: WaveformAugmentConfig,
-    fbank_config: FbankConfig,
-    seed: int,
+    wanted: Sequence[str],
+    known: Mapping[str, list[_Rendering]],
+    tasks: Sequence[_Task],
     jobs: int,
 ) -> None:
-    tasks = [
-        _Task(
-            i, clips[i : i + _TASK_CLIPS], variants[i : i + _TASK_CLIPS], config, fbank_config, seed
-        )
-        for i in range(0, len(clips), _TASK_CLIPS)
-    ]
     rows: list[tuple[int, int, int, int, int]] = []
     skipped: list[str] = []
     offset = 0
+
+    def keep(clip: int, renderings: Iterable[_Rendering]) -> None:
+        nonlocal offset
+        for start, end, features in renderings:
+            file.write(features.tobytes())
+            rows.append((offset, len(features), clip, start, end))
+            offset += len(features)
+
     with (
         (partial / "frames.f16").open("wb") as file,
         ProcessPoolExecutor(jobs) as pool,
-        tqdm(total=len(clips), desc="feature pool", unit="clip", mininterval=2) as progress,
+        tqdm(total=len(wanted), desc="feature pool", unit="clip", mininterval=2) as progress,
     ):
+        for number, identity in enumerate(wanted):
+            if identity in known:
+                keep(number, known[identity])
+                progress.update()
         for task, (renderings, problems) in zip(tasks, pool.map(_render_task, tasks), strict=True):
             skipped += problems
-            for clip, start, end, features in renderings:
-                file.write(features.tobytes())
-                rows.append((offset, len(features), clip, start, end))
-                offset += len(features)
+            for clip, its in renderings:
+                keep(clip, its)
             progress.update(len(task.clips))
     if not rows:
         first = f", the first: {skipped[0]}" if skipped else ""
-        raise ValueError(f"none of {len(clips)} training clips could be used{first}")
-    np.save(partial / "rows.npy", np.array(rows, dtype=ROW))
+        raise ValueError(f"none of {len(wanted)} training clips could be used{first}")
+    np.save(partial / "rows.npy", np.sort(np.array(rows, dtype=ROW), order="clip", kind="stable"))
     (partial / "skipped.json").write_text(json.dumps(skipped, indent=2))
     if skipped:
-        tqdm.write(f"{len(skipped)} of {len(clips)} clips left out, the first: {skipped[0]}")
+        tqdm.write(f"{len(skipped)} of {len(wanted)} clips left out, the first: {skipped[0]}")
 
 
-def _render_task(task: _Task) -> tuple[list[tuple[int, int, int, NDArray[np.float16]]], list[str]]:
-    renderings = []
+def _render_task(task: _Task) -> tuple[list[tuple[int, list[_Rendering]]], list[str]]:
+    found = []
     problems = []
-    for number, (clip, variants) in enumerate(
-        zip(task.clips, task.variants, strict=True), task.first
-    ):
+    for number, clip, variants in zip(task.numbers, task.clips, task.variants, strict=True):
         try:
             samples = read_audio(clip.path)
         except SsastEdgeError as error:
@@ -146,14 +192,16 @@ def _render_task(task: _Task) -> tuple[list[tuple[int, int, int, NDArray[np.floa
         if len(plain) == 0 or end - start > _LONGEST_WORD:
             problems.append(f"{clip.path}: no word found, or shorter than a frame")
             continue
-        renderings.append((number, start, end, plain.astype(np.float16)))
-        rng = np.random.default_rng([task.seed, number])
+        renderings = [(start, end, plain.astype(np.float16))]
+        # By its name: the same in any list of clips, wherever the data lie.
+        rng = np.random.default_rng([task.seed, *"/".join(clip.path.parts[-2:]).encode()])
         for _ in range(variants - 1):
             changed, speed = augment_waveform(samples, task.config, rng)
             features = fbank(changed, task.fbank).astype(np.float16)
             scaled = int(start / speed), min(len(features), int(np.ceil(end / speed)))
-            renderings.append((number, *scaled, features))
-    return renderings, problems
+            renderings.append((*scaled, features))
+        found.append((number, renderings))
+    return found, problems
 
 
 def _extent(clip: Clip, features: NDArray[np.float32]) -> tuple[int, int]:
@@ -165,20 +213,10 @@ def _extent(clip: Clip, features: NDArray[np.float32]) -> tuple[int, int]:
     return 0, 0
 
 
-def _key(
-    clips: Iterable[Clip],
-    variants: Sequence[int],
-    config: WaveformAugmentConfig,
-    fbank_config: FbankConfig,
-    seed: int,
-) -> str:
-    text = json.dumps(
-        [
-            [str(clip.path) for clip in clips],
-            list(variants),
-            asdict(config),
-            asdict(fbank_config),
-            seed,
-        ]
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _identity(clip: Clip, variants: int) -> str:
+    """What a clip's renderings depend on beside how all are rendered."""
+    return f"{clip.pack} {clip.kind} {variants} {clip.path}"
+
+
+def _digest(*values: object) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]

@@ -14,7 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.augment import LogMelAugmentConfig, add_noise, random_level, spec_augment
+from ssast_edge.fbank import FbankConfig
+from train.augment import (
+    LogMelAugmentConfig,
+    add_noise,
+    random_level,
+    spec_augment,
+    warp_frequencies,
+)
 from train.composition import Composer, Rows, Window, level
 from train.model import EncoderConfig
 from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, clip_key
@@ -49,6 +56,7 @@ class SequenceConfig:
     alike_chance: float = 0.5  # all speech as loud as the first of it
     start_chance: float = 0.08  # the stream has just begun: the first part is zeros
     babble_chance: float = 0.15  # noise is many voices
+    warp: tuple[float, float] = (1.0, 1.0)  # factor on all frequencies: throats of other lengths
     # Where classes of sounds are among the labels: that a sequence holds some, that two of them
     # sound at once, and that something is said in it at all.
     labelled_sound_chance: float = 0.5
@@ -79,6 +87,8 @@ class SequenceConfig:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.earliest < self.latest or min(self.unsure, self.phone_delay) < 0:
             raise ValueError("wanted 0 <= earliest < latest, and unsure and phone_delay 0 or more")
+        if not 0.5 <= self.warp[0] <= self.warp[1] <= 2:
+            raise ValueError(f"warp must be a range within [0.5, 2], got {list(self.warp)}")
         if self.longest_gap < 6:
             raise ValueError(f"longest_gap must be at least 6, got {self.longest_gap}")
 
@@ -111,7 +121,7 @@ class SequenceSampler:
 
     labels: keywords, and `_unknown_` (other speech) and `_silence_`; auxiliary_labels: words of
     Speech Commands that are told beside them.
-    fill: what masked parts hold, the data's mean.
+    fill: what masked parts hold, the data's mean; front_end: of the pool, None: as on the device.
     """
 
     def __init__(
@@ -126,9 +136,11 @@ class SequenceSampler:
         seed: int,
         fill: float,
         auxiliary_labels: tuple[str, ...] = (),
+        front_end: FbankConfig | None = None,
     ) -> None:
         self.pool, self.config, self.augment = pool, config, augment
         self.seed, self.fill = seed, fill
+        self._front_end = front_end or FbankConfig(num_mel_bins=pool.frames.shape[1])
         self._index = {name: i for i, name in enumerate((*labels, *auxiliary_labels))}
         self._labels = len(labels)
         aligned = phones.labels if phones is not None else {}
@@ -222,6 +234,8 @@ class SequenceSampler:
         begun = torch.from_numpy(np.isnan(windows[:, :, :1]))
         noise = np.stack([self._compose.noise_window(rng) for _ in range(size)])
         fbank = torch.from_numpy(windows).nan_to_num(nan=self.fill)
+        if self.config.warp != (1.0, 1.0):
+            fbank = warp_frequencies(fbank, self._front_end, self.config.warp, generator)
         fbank = random_level(fbank, self.augment, generator)
         fbank = add_noise(fbank, torch.from_numpy(noise), self.augment, generator)
         fbank = spec_augment(fbank, self.fill, self.augment, generator)

@@ -124,4 +124,5 @@ def _sampler(
         seed=recipe.seed,
         fill=fill,
         auxiliary_labels=recipe.auxiliary_labels,
+        front_end=recipe.fbank,
     )

@@ -1,9 +1,10 @@
 """The two facts that log-mel augmentation rests on, and the waveform steps."""
 
 import numpy as np
+import pytest
 import torch
 
-from ssast_edge.fbank import fbank
+from ssast_edge.fbank import FbankConfig, fbank
 from train.augment import (
     LogMelAugmentConfig,
     WaveformAugmentConfig,
@@ -12,6 +13,7 @@ from train.augment import (
     random_level,
     room_impulse_response,
     spec_augment,
+    warp_frequencies,
 )
 
 RNG = np.random.default_rng(0)
@@ -80,3 +82,27 @@ def test_a_room_starts_with_the_direct_path_and_dies_away() -> None:
     assert response[0] == 1.0
     assert np.abs(response[-200:]).max() < 0.02
     assert 0.03 < np.sum(response[1:] ** 2) < 3
+
+
+def tones(*hertz: float) -> torch.Tensor:
+    time = np.arange(8000) / 16000
+    return torch.from_numpy(fbank(sum(0.1 * np.sin(2 * np.pi * hz * time) for hz in hertz)))[None]
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.0, 1.12])
+def test_warped_frequencies_are_those_of_tones_so_much_higher(factor: float) -> None:
+    there = tones(300.0, 1000.0, 3000.0)
+    warped = warp_frequencies(there, FbankConfig(), (factor, factor), generator())
+    expected = tones(300.0 * factor, 1000.0 * factor, 3000.0 * factor)
+    for low, high in ((0, 30), (30, 64), (64, 110)):
+        its, wanted = (x[0, 10, low:high].argmax() for x in (warped, expected))
+        assert abs(int(its) - int(wanted)) <= 1
+    torch.testing.assert_close(warped[..., -1], there[..., -1], atol=1.0, rtol=0)
+
+
+def test_each_window_is_warped_by_a_factor_of_its_own_in_the_range() -> None:
+    there = tones(1000.0).expand(40, -1, -1)
+    peaks = warp_frequencies(there, FbankConfig(), (0.9, 1.1), generator())[:, 10].argmax(dim=1)
+    lowest, highest = (int(tones(hz)[0, 10].argmax()) for hz in (900.0, 1100.0))
+    assert lowest - 1 <= peaks.min() < peaks.max() <= highest + 1
+    assert len(peaks.unique()) > 3
