@@ -28,6 +28,7 @@ from train.recipe import RecipeError, StreamRecipe
 from train.selection import track_validation
 from train.sequences import IGNORED, SequenceSampler
 from train.task import SampledBatches
+from train.training_set import texts_of_many
 
 __all__ = ["StreamObjective", "train_stream"]
 
@@ -77,14 +78,15 @@ def train_stream(
     labels = load_phones(phones)
     with fabric.rank_zero_first():  # one process renders the pool, the others find it
         pool = prepare_pool(recipe, data, synthetic, out.parent / "pool", jobs)
-    classes = (*recipe.labels, *recipe.auxiliary_labels, *PHONES)
+    auxiliary = _auxiliary_labels(recipe, pool)
+    classes = (*recipe.labels, *auxiliary, *PHONES)
     record = TrainingData(
         classes,
         (resume.mean, resume.std) if resume is not None else pool.statistics(),
         pack_sources(recipe.data.packs, synthetic=recipe.data.synthetic),
     )
     try:
-        sampler = _sampler(recipe, pool, labels, record.statistics[0])
+        sampler = _sampler(recipe, auxiliary, pool, labels, record.statistics[0])
     except ValueError as error:
         raise RecipeError(str(error)) from error
     validation = None
@@ -94,7 +96,7 @@ def train_stream(
     model = build_model(recipe, classes, *record.statistics)
     assert isinstance(model, TokenTagger)
     start = start_from(init, model.encoder) if init is not None else None
-    words = len(recipe.labels) + len(recipe.auxiliary_labels)
+    words = len(recipe.labels) + len(auxiliary)
     # A word is rarely said: without this the first hundreds of steps only learn that.
     nn.init.constant_(model.head[1].bias[:words], -4.0)  # type: ignore[index]
     return fit(
@@ -111,8 +113,21 @@ def train_stream(
     )
 
 
+def _auxiliary_labels(recipe: StreamRecipe, pool: FeaturePool) -> tuple[str, ...]:
+    """What is learned beside the labels: the recipe's words, and near misses of many voices."""
+    if not recipe.auxiliary_voices:
+        return recipe.auxiliary_labels
+    texts = texts_of_many(pool.clips, recipe.auxiliary_voices)
+    known = {*recipe.labels, *recipe.auxiliary_labels, *PHONES}
+    return (*recipe.auxiliary_labels, *(text for text in texts if text not in known))
+
+
 def _sampler(
-    recipe: StreamRecipe, pool: FeaturePool, phones: PhoneLabels, fill: float
+    recipe: StreamRecipe,
+    auxiliary_labels: tuple[str, ...],
+    pool: FeaturePool,
+    phones: PhoneLabels,
+    fill: float,
 ) -> SequenceSampler:
     return SequenceSampler(
         pool,
@@ -123,6 +138,6 @@ def _sampler(
         phones,
         seed=recipe.seed,
         fill=fill,
-        auxiliary_labels=recipe.auxiliary_labels,
+        auxiliary_labels=auxiliary_labels,
         front_end=recipe.fbank,
     )

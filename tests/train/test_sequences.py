@@ -164,6 +164,13 @@ def test_what_is_no_whole_word_is_never_told(kind: str) -> None:
     assert (marks > 100) == (kind == "fragment")
 
 
+def test_a_near_miss_that_is_learned_beside_the_labels_is_told() -> None:
+    drawn = draw(config(near_miss=1.0), 20, auxiliary_labels=("alexis",))
+    assert all(target[:, 2].any() for _, target in drawn)
+    assert not any(target[:, :2].any() for _, target in drawn)
+    assert not any(target[:, :3].any() for _, target in draw(config(near_miss=1.0), 20))
+
+
 def test_a_word_that_is_no_label_is_not_told() -> None:
     for sequence, target in draw(config(word=1.0), 20, auxiliary_labels=()):
         assert len(places(sequence, "bed")) > 60

@@ -25,7 +25,7 @@ from train.config import EngineConfig
 from train.export import export_bundle
 from train.initial import read_any
 from train.model import Classifier, TokenTagger
-from train.packs import read_packs
+from train.packs import Clip, read_packs
 from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, clip_key
 from train.recipe import (
     DataConfig,
@@ -40,6 +40,7 @@ from train.restore import restore
 from train.selection import HeardTrack
 from train.sequences import IGNORED, SequenceConfig
 from train.streaming import StreamObjective, train_stream
+from train.training_set import texts_of_many
 from train.triggers import as_recording, track_clips
 
 PACKS = ("wake_words", "speech_commands", "librispeech", "background_noise")
@@ -250,6 +251,27 @@ def test_its_encoder_starts_another_and_its_head_none(trained: Path) -> None:
     assert found.config.context == 6
     assert found.head is None
     assert found.labels == ()
+
+
+def said(text: str, voice: str, **changes: str) -> Clip:
+    fields = {"pack": "synthetic", "split": "train", "kind": "near-miss", **changes}
+    return Clip(Path(f"{text}-{voice}"), speaker=voice, word=text, **fields)  # type: ignore[arg-type]
+
+
+def test_texts_of_many_voices_are_those_that_training_may_learn() -> None:
+    clips = [
+        *(said("light", voice) for voice in "abc"),
+        *(said("light", "a") for _ in range(9)),
+        *(said("alexis", voice) for voice in "ab"),
+        *(said("say yes", voice) for voice in "abc"),
+        *(said("theft", voice, split="val") for voice in "abc"),
+        *(said("tree", voice, kind="keyword") for voice in "abc"),
+        *(said("bird", voice, pack="speech_commands") for voice in "abc"),
+    ]
+    assert list(texts_of_many(clips, 2)) == ["alexis", "light"]
+    found = texts_of_many(clips, 3)
+    assert [clip.speaker for clip in found.pop("light")] == ["a", "b", "c"]
+    assert not found
 
 
 def objective(recipe: StreamRecipe) -> StreamObjective:
