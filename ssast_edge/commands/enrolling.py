@@ -81,8 +81,9 @@ def check_kept(bundle: Bundle, out: Path, name: str) -> None:
 def remove_name(bundle: Bundle, out: Path, name: str) -> None:
     """Take a word out and say so."""
     made = remove_word(bundle, out, name)
-    words = ", ".join(one.word.label for one in made.enrolled) or "none"
-    click.echo(f"{out}: {name} is gone; enrolled words: {words}")
+    left = [one.word.label for one in made.enrolled]
+    (gone,) = (one.word.label for one in bundle.enrolled if one.word.label not in left)
+    click.echo(f"{out}: {gone} is gone; enrolled words: {', '.join(left) or 'none'}")
 
 
 def recorded(

@@ -66,6 +66,8 @@ def check_name(name: str, bundle: Bundle) -> str:
     if set(label) & set(APART):
         # Evaluation names folders and files by labels, and separates labels by a semicolon.
         raise EnrollmentError(f"a name holds none of {' '.join(APART)}, got {name!r}")
+    if not any(letter.isalnum() for letter in label):
+        raise EnrollmentError(f"a name holds a letter or a digit at least, got {name!r}")
     for known in bundle.model_labels:
         if same_label(known, label):
             raise EnrollmentError(
