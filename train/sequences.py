@@ -120,7 +120,8 @@ class SequenceSampler:
     """Batches of sequences, with the words that each token tells and the phone that it tells.
 
     labels: keywords, and `_unknown_` (other speech) and `_silence_`; auxiliary_labels: words of
-    Speech Commands and near misses that are told beside them.
+    Speech Commands and near misses that are told beside them; texts: half of the near misses are
+    one of these, each as often, whatever the number of their recordings.
     fill: what masked parts hold, the data's mean; front_end: of the pool, None: as on the device.
     """
 
@@ -136,6 +137,7 @@ class SequenceSampler:
         seed: int,
         fill: float,
         auxiliary_labels: tuple[str, ...] = (),
+        texts: tuple[str, ...] = (),
         front_end: FbankConfig | None = None,
     ) -> None:
         self.pool, self.config, self.augment = pool, config, augment
@@ -172,7 +174,7 @@ class SequenceSampler:
         ]  # fmt: skip
         self._near_misses = rows(kinds == "near-miss")
         self._texts = [
-            found for text in auxiliary_labels
+            found for text in texts
             if len(found := rows(kinds == "near-miss", words == text))
         ]  # fmt: skip
         others = [w for w in np.unique(words[kinds == "word"]) if w not in labels]

@@ -78,7 +78,8 @@ def train_stream(
     labels = load_phones(phones)
     with fabric.rank_zero_first():  # one process renders the pool, the others find it
         pool = prepare_pool(recipe, data, synthetic, out.parent / "pool", jobs)
-    auxiliary = _auxiliary_labels(recipe, pool)
+    texts = _texts(recipe, pool)
+    auxiliary = (*recipe.auxiliary_labels, *texts)
     classes = (*recipe.labels, *auxiliary, *PHONES)
     record = TrainingData(
         classes,
@@ -86,7 +87,7 @@ def train_stream(
         pack_sources(recipe.data.packs, synthetic=recipe.data.synthetic),
     )
     try:
-        sampler = _sampler(recipe, auxiliary, pool, labels, record.statistics[0])
+        sampler = _sampler(recipe, texts, pool, labels, record.statistics[0])
     except ValueError as error:
         raise RecipeError(str(error)) from error
     validation = None
@@ -113,18 +114,18 @@ def train_stream(
     )
 
 
-def _auxiliary_labels(recipe: StreamRecipe, pool: FeaturePool) -> tuple[str, ...]:
-    """What is learned beside the labels: the recipe's words, and near misses of many voices."""
+def _texts(recipe: StreamRecipe, pool: FeaturePool) -> tuple[str, ...]:
+    """Near misses of many voices that are learned beside the recipe's words."""
     if not recipe.auxiliary_voices:
-        return recipe.auxiliary_labels
-    texts = texts_of_many(pool.clips, recipe.auxiliary_voices)
+        return ()
     known = {*recipe.labels, *recipe.auxiliary_labels, *PHONES}
-    return (*recipe.auxiliary_labels, *(text for text in texts if text not in known))
+    texts = texts_of_many(pool.clips, recipe.auxiliary_voices)
+    return tuple(text for text in texts if text not in known)
 
 
 def _sampler(
     recipe: StreamRecipe,
-    auxiliary_labels: tuple[str, ...],
+    texts: tuple[str, ...],
     pool: FeaturePool,
     phones: PhoneLabels,
     fill: float,
@@ -138,6 +139,7 @@ def _sampler(
         phones,
         seed=recipe.seed,
         fill=fill,
-        auxiliary_labels=auxiliary_labels,
+        auxiliary_labels=(*recipe.auxiliary_labels, *texts),
+        texts=texts,
         front_end=recipe.fbank,
     )
