@@ -32,7 +32,7 @@ __all__ = [
 
 Samples = NDArray[np.float32]
 SAMPLE_RATE = 16000
-_WARPED_TO_HZ = 4800.0  # frequencies above are squeezed into what is left below Nyquist
+_WARPED_TO_HZ = 4800.0  # frequencies above take what is left up to Nyquist
 _MEL, _MEL_HZ = 1127.0, 700.0  # Kaldi's: mel = 1127 ln(1 + Hz / 700)
 LOG_FLOOR = float(np.log(np.finfo(np.float32).eps))  # the front end's floor
 

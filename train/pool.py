@@ -9,8 +9,10 @@ device.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence, Set
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +43,7 @@ ROW = np.dtype(
 )
 _LONGEST_WORD = 140  # frames; a longer extent is a failed alignment, not a word
 _TASK_CLIPS = 16
+_RENDERING = 1  # goes up with what this module or the front end make of the same clip
 _Rendering = tuple[int, int, NDArray[np.float16]]  # where the word begins and ends, features
 
 
@@ -60,7 +63,6 @@ class FeaturePool:
 
 @dataclass(frozen=True)
 class _Task:
-    numbers: Sequence[int]  # indices of the clips
     clips: Sequence[Clip]
     variants: Sequence[int]
     config: WaveformAugmentConfig
@@ -82,18 +84,18 @@ def make_pool(
 
     A clip that does not decode or whose word is not found is left out and named at the end.
     """
-    how = _digest(asdict(config), asdict(fbank_config), seed)
+    how = _digest(_RENDERING, asdict(config), asdict(fbank_config), seed)
     wanted = [_identity(clip, number) for clip, number in zip(clips, variants, strict=True)]
+    bins = fbank_config.num_mel_bins
     target = folder / _digest(how, wanted)
     if not (target / "rows.npy").is_file():
-        bins = fbank_config.num_mel_bins
-        known = _rendered_alike(folder, how, bins)
+        known = _rendered_alike(folder, how, set(wanted), bins)
         with filled_whole(target) as partial:
             tasks = _tasks(clips, variants, wanted, known, config, fbank_config, seed)
-            _render(partial, wanted, known, tasks, jobs)
             made = {"rendered": how, "clips": wanted}
             (partial / "clips.json").write_text(json.dumps(made), encoding="utf-8")
-    return FeaturePool(*_opened(target, fbank_config.num_mel_bins), clips)
+            _render(partial, wanted, known, tasks, jobs)
+    return FeaturePool(*_opened(target, bins), clips)
 
 
 def _opened(folder: Path, bins: int) -> tuple[NDArray[np.float16], NDArray[np.void]]:
@@ -101,20 +103,34 @@ def _opened(folder: Path, bins: int) -> tuple[NDArray[np.float16], NDArray[np.vo
     return np.memmap(folder / "frames.f16", dtype=np.float16, mode="r").reshape(-1, bins), rows
 
 
-def _rendered_alike(folder: Path, how: str, bins: int) -> dict[str, list[_Rendering]]:
-    """What the pools of a folder hold of each clip, by its identity."""
+def _rendered_alike(
+    folder: Path, how: str, wanted: Set[str], bins: int
+) -> dict[str, list[_Rendering]]:
+    """What the pools of a folder hold of wanted clips. One that cannot be read gives nothing."""
     found: dict[str, list[_Rendering]] = {}
-    for listing in sorted(folder.glob("*/clips.json")):
-        made = json.loads(listing.read_text(encoding="utf-8"))
-        if made["rendered"] != how or not (listing.parent / "rows.npy").is_file():
+    for listing in sorted(folder.glob("[!.]*/clips.json")):  # a dot: being written
+        try:
+            made = json.loads(listing.read_text(encoding="utf-8"))
+            if made["rendered"] == how:
+                found.update(_renderings(listing.parent, made["clips"], wanted - set(found), bins))
+        except (OSError, ValueError, KeyError, IndexError, TypeError):
             continue
-        frames, rows = _opened(listing.parent, bins)
-        its: dict[str, list[_Rendering]] = {}
-        for row in rows:
-            first = int(row["offset"])
-            rendering = int(row["start"]), int(row["end"]), frames[first : first + row["frames"]]
-            its.setdefault(made["clips"][row["clip"]], []).append(rendering)
-        found.update(its)
+    return found
+
+
+def _renderings(
+    folder: Path, clips: Sequence[str], wanted: Set[str], bins: int
+) -> dict[str, list[_Rendering]]:
+    """Of the wanted clips, each once. ValueError for a pool that has lost some of its frames."""
+    frames, rows = _opened(folder, bins)
+    if int((rows["offset"] + rows["frames"]).max()) != len(frames):
+        raise ValueError(f"{folder} is not whole")
+    owners = {identity: number for number, identity in enumerate(clips) if identity in wanted}
+    found: dict[str, list[_Rendering]] = {}
+    for row in rows[np.isin(rows["clip"], list(owners.values()))]:
+        first = int(row["offset"])
+        rendering = int(row["start"]), int(row["end"]), frames[first : first + row["frames"]]
+        found.setdefault(clips[row["clip"]], []).append(rendering)
     return found
 
 
@@ -133,7 +149,7 @@ def _tasks(
     for first in range(0, len(left), _TASK_CLIPS):
         numbers = left[first : first + _TASK_CLIPS]
         its_clips, its_variants = [clips[i] for i in numbers], [variants[i] for i in numbers]
-        tasks.append(_Task(numbers, its_clips, its_variants, config, fbank_config, seed))
+        tasks.append(_Task(its_clips, its_variants, config, fbank_config, seed))
     return tasks
 
 
@@ -160,48 +176,47 @@ def _render(
         ProcessPoolExecutor(jobs) as pool,
         tqdm(total=len(wanted), desc="feature pool", unit="clip", mininterval=2) as progress,
     ):
+        rendered = itertools.chain.from_iterable(pool.map(_render_task, tasks))
+        # In the clips' order, whatever was copied: the same pool to the bit.
         for number, identity in enumerate(wanted):
-            if identity in known:
-                keep(number, known[identity])
-                progress.update()
-        for task, (renderings, problems) in zip(tasks, pool.map(_render_task, tasks), strict=True):
-            skipped += problems
-            for clip, its in renderings:
-                keep(clip, its)
-            progress.update(len(task.clips))
+            its = known.get(identity) or next(rendered)
+            if isinstance(its, str):
+                skipped.append(its)
+            else:
+                keep(number, its)
+            progress.update()
     if not rows:
         first = f", the first: {skipped[0]}" if skipped else ""
         raise ValueError(f"none of {len(wanted)} training clips could be used{first}")
-    np.save(partial / "rows.npy", np.sort(np.array(rows, dtype=ROW), order="clip", kind="stable"))
+    np.save(partial / "rows.npy", np.array(rows, dtype=ROW))
     (partial / "skipped.json").write_text(json.dumps(skipped, indent=2))
     if skipped:
         tqdm.write(f"{len(skipped)} of {len(wanted)} clips left out, the first: {skipped[0]}")
 
 
-def _render_task(task: _Task) -> tuple[list[tuple[int, list[_Rendering]]], list[str]]:
-    found = []
-    problems = []
-    for number, clip, variants in zip(task.numbers, task.clips, task.variants, strict=True):
-        try:
-            samples = read_audio(clip.path)
-        except SsastEdgeError as error:
-            problems.append(str(error))
-            continue
-        plain = fbank(samples, task.fbank)
-        start, end = _extent(clip, plain)
-        if len(plain) == 0 or end - start > _LONGEST_WORD:
-            problems.append(f"{clip.path}: no word found, or shorter than a frame")
-            continue
-        renderings = [(start, end, plain.astype(np.float16))]
-        # By its name: the same in any list of clips, wherever the data lie.
-        rng = np.random.default_rng([task.seed, *"/".join(clip.path.parts[-2:]).encode()])
-        for _ in range(variants - 1):
-            changed, speed = augment_waveform(samples, task.config, rng)
-            features = fbank(changed, task.fbank).astype(np.float16)
-            scaled = int(start / speed), min(len(features), int(np.ceil(end / speed)))
-            renderings.append((*scaled, features))
-        found.append((number, renderings))
-    return found, problems
+def _render_task(task: _Task) -> list[list[_Rendering] | str]:
+    return [_rendered(*one, task) for one in zip(task.clips, task.variants, strict=True)]
+
+
+def _rendered(clip: Clip, variants: int, task: _Task) -> list[_Rendering] | str:
+    """A clip's renderings, or why there are none."""
+    try:
+        samples = read_audio(clip.path)
+    except SsastEdgeError as error:
+        return str(error)
+    plain = fbank(samples, task.fbank)
+    start, end = _extent(clip, plain)
+    if len(plain) == 0 or end - start > _LONGEST_WORD:
+        return f"{clip.path}: no word found, or shorter than a frame"
+    found = [(start, end, plain.astype(np.float16))]
+    # By its name: the same in any list of clips, wherever the data lie.
+    rng = np.random.default_rng([task.seed, *os.fsencode("/".join(clip.path.parts[-2:]))])
+    for _ in range(variants - 1):
+        changed, speed = augment_waveform(samples, task.config, rng)
+        features = fbank(changed, task.fbank).astype(np.float16)
+        scaled = int(start / speed), min(len(features), int(np.ceil(end / speed)))
+        found.append((*scaled, features))
+    return found
 
 
 def _extent(clip: Clip, features: NDArray[np.float32]) -> tuple[int, int]:
@@ -215,7 +230,13 @@ def _extent(clip: Clip, features: NDArray[np.float32]) -> tuple[int, int]:
 
 def _identity(clip: Clip, variants: int) -> str:
     """What a clip's renderings depend on beside how all are rendered."""
-    return f"{clip.pack} {clip.kind} {variants} {clip.path}"
+    path = clip.path.resolve()
+    try:
+        status = path.stat()
+        state = f"{status.st_size} {status.st_mtime_ns}"
+    except OSError:
+        state = "missing"
+    return f"{clip.pack} {clip.kind} {variants} {state} {path}"
 
 
 def _digest(*values: object) -> str:

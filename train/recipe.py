@@ -199,6 +199,11 @@ class StreamRecipe(SpotterRecipe):
             raise ValueError("task stream wants model.context above 0: tokens that a token sees")
         if self.auxiliary_voices < 0:
             raise ValueError(f"auxiliary_voices must be 0 or more, got {self.auxiliary_voices}")
+        if self.auxiliary_voices and not (self.data.synthetic and self.sequences.near_miss):
+            raise ValueError(
+                f"auxiliary_voices ({self.auxiliary_voices}) learns near misses of synthetic "
+                "voices: it wants data.synthetic and sequences.near_miss above 0"
+            )
         if not self.phone_share >= 0:
             raise ValueError(f"phone_share must be 0 or more, got {self.phone_share}")
         super().__post_init__()

@@ -22,6 +22,7 @@ from train.initial import start_from
 from train.keywords import pack_sources, prepare_pool
 from train.machine import Machine, open_machine
 from train.model import TokenTagger
+from train.packs import says
 from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, load_phones
 from train.pool import FeaturePool
 from train.recipe import RecipeError, StreamRecipe
@@ -32,6 +33,7 @@ from train.training_set import texts_of_many
 
 __all__ = ["StreamObjective", "train_stream"]
 
+_SHORTEST_TEXT = 4  # letters
 _STEPS_PER_EPOCH = 1000  # sequences are drawn for ever: an epoch is a unit of the log, no more
 
 
@@ -115,12 +117,26 @@ def train_stream(
 
 
 def _texts(recipe: StreamRecipe, pool: FeaturePool) -> tuple[str, ...]:
-    """Near misses of many voices that are learned beside the recipe's words."""
+    """Near misses of many voices that are learned beside the recipe's words.
+
+    Not those that others hold, nor those so short that much of what people say does: they would be
+    told to be there and not to be.
+    """
     if not recipe.auxiliary_voices:
         return ()
+    many = texts_of_many(pool.clips, recipe.auxiliary_voices)
     known = {*recipe.labels, *recipe.auxiliary_labels, *PHONES}
-    texts = texts_of_many(pool.clips, recipe.auxiliary_voices)
-    return tuple(text for text in texts if text not in known)
+    texts = tuple(
+        text for text in many
+        if text not in known and len(text) >= _SHORTEST_TEXT
+        and not any(text != other and says(other, (text,)) for other in many)
+    )  # fmt: skip
+    if not texts:
+        raise RecipeError(
+            f"no near miss is said by {recipe.auxiliary_voices} synthetic voices: lower "
+            "auxiliary_voices, or synthesize more"
+        )
+    return texts
 
 
 def _sampler(
