@@ -394,9 +394,9 @@ class SequenceSampler:
         return self._part(row, first, first + length)
 
     def _whole(self, rng: np.random.Generator, rows: Rows) -> _Piece:
-        """A word, with some of its recording's quiet around it."""
+        """A word, with some of its recording's quiet around it; all of it where none is known."""
         row = self._compose.row(rng, rows)
-        start, end = int(row["start"]), int(row["end"])
+        start, end = int(row["start"]), int(row["end"]) or int(row["frames"])
         first = int(rng.integers(start + 1))
         last = int(rng.integers(end, int(row["frames"]) + 1))
         piece = self._part(row, first, last)
