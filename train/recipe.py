@@ -188,8 +188,6 @@ class StreamRecipe(SpotterRecipe):
 
     label_smoothing: float = 0.005
     phone_share: float = 0.3  # of the phones' loss beside the words'
-    # Near misses that so many synthetic voices say are learned as words beside the labels; 0: none.
-    auxiliary_voices: int = 0
     window_frames: int = 156
     sequences: SequenceConfig = field(default_factory=SequenceConfig)
 
@@ -197,13 +195,6 @@ class StreamRecipe(SpotterRecipe):
         """Refuse a hop that is no whole number of tokens, too."""
         if not self.model.context:
             raise ValueError("task stream wants model.context above 0: tokens that a token sees")
-        if self.auxiliary_voices < 0:
-            raise ValueError(f"auxiliary_voices must be 0 or more, got {self.auxiliary_voices}")
-        if self.auxiliary_voices and not (self.data.synthetic and self.sequences.near_miss):
-            raise ValueError(
-                f"auxiliary_voices ({self.auxiliary_voices}) learns near misses of synthetic "
-                "voices: it wants data.synthetic and sequences.near_miss above 0"
-            )
         if not self.phone_share >= 0:
             raise ValueError(f"phone_share must be 0 or more, got {self.phone_share}")
         super().__post_init__()

@@ -29,14 +29,7 @@ from train.checkpoint import (
 from train.export import TOLERANCE
 from train.onnx_graph import FUSED_PATCH_EMBED
 from train.packs import DATA_LICENCES
-from train.recipe import (
-    PhoneRecipe,
-    PretrainRecipe,
-    Recipe,
-    SpotterRecipe,
-    StreamRecipe,
-    parse_recipe,
-)
+from train.recipe import PhoneRecipe, PretrainRecipe, Recipe, SpotterRecipe, parse_recipe
 
 __all__ = ["restore"]
 
@@ -61,8 +54,6 @@ def restore(bundle: Bundle, out: Path, recipe: Recipe | None = None) -> Path:
         )
     if isinstance(recipe, SpotterRecipe):  # what export drops
         recipe = dataclasses.replace(recipe, labels=bundle.model_labels, auxiliary_labels=())
-    if isinstance(recipe, StreamRecipe):
-        recipe = dataclasses.replace(recipe, auxiliary_voices=0)
     statistics = bundle.normalization.mean, bundle.normalization.std
     model = build_classifier(recipe, bundle.labels, *statistics)
     assert model is not None

@@ -120,8 +120,7 @@ class SequenceSampler:
     """Batches of sequences, with the words that each token tells and the phone that it tells.
 
     labels: keywords, and `_unknown_` (other speech) and `_silence_`; auxiliary_labels: words of
-    Speech Commands and near misses that are told beside them; texts: half of the near misses are
-    one of these, each as often, whatever the number of their recordings.
+    Speech Commands, or near misses, that are told beside them.
     fill: what masked parts hold, the data's mean; front_end: of the pool, None: as on the device.
     """
 
@@ -137,7 +136,6 @@ class SequenceSampler:
         seed: int,
         fill: float,
         auxiliary_labels: tuple[str, ...] = (),
-        texts: tuple[str, ...] = (),
         front_end: FbankConfig | None = None,
     ) -> None:
         self.pool, self.config, self.augment = pool, config, augment
@@ -173,10 +171,6 @@ class SequenceSampler:
             if len(found := rows(~recorded, kinds == "keyword", has_word, words == w))
         ]  # fmt: skip
         self._near_misses = rows(kinds == "near-miss")
-        self._texts = [
-            found for text in texts
-            if len(found := rows(kinds == "near-miss", words == text))
-        ]  # fmt: skip
         others = [w for w in np.unique(words[kinds == "word"]) if w not in labels]
         self._other_words = [
             found for w in others if len(found := rows(kinds == "word", has_word, words == w))
@@ -369,8 +363,6 @@ class SequenceSampler:
         return _Piece(np.concatenate(both), said, is_speech=True)
 
     def _near_miss(self, rng: np.random.Generator) -> _Piece:
-        if self._texts and rng.random() < 0.5:
-            return self._whole(rng, self._texts[int(rng.integers(len(self._texts)))])
         return self._whole(rng, self._near_misses)
 
     def _snippet(self, rng: np.random.Generator) -> _Piece:

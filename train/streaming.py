@@ -22,18 +22,15 @@ from train.initial import start_from
 from train.keywords import pack_sources, prepare_pool
 from train.machine import Machine, open_machine
 from train.model import TokenTagger
-from train.packs import says
 from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, load_phones
 from train.pool import FeaturePool
 from train.recipe import RecipeError, StreamRecipe
 from train.selection import track_validation
 from train.sequences import IGNORED, SequenceSampler
 from train.task import SampledBatches
-from train.training_set import texts_of_many
 
 __all__ = ["StreamObjective", "train_stream"]
 
-_SHORTEST_TEXT = 4  # letters
 _STEPS_PER_EPOCH = 1000  # sequences are drawn for ever: an epoch is a unit of the log, no more
 
 
@@ -80,16 +77,14 @@ def train_stream(
     labels = load_phones(phones)
     with fabric.rank_zero_first():  # one process renders the pool, the others find it
         pool = prepare_pool(recipe, data, synthetic, out.parent / "pool", jobs)
-    texts = _texts(recipe, pool)
-    auxiliary = (*recipe.auxiliary_labels, *texts)
-    classes = (*recipe.labels, *auxiliary, *PHONES)
+    classes = (*recipe.labels, *recipe.auxiliary_labels, *PHONES)
     record = TrainingData(
         classes,
         (resume.mean, resume.std) if resume is not None else pool.statistics(),
         pack_sources(recipe.data.packs, synthetic=recipe.data.synthetic),
     )
     try:
-        sampler = _sampler(recipe, texts, pool, labels, record.statistics[0])
+        sampler = _sampler(recipe, pool, labels, record.statistics[0])
     except ValueError as error:
         raise RecipeError(str(error)) from error
     validation = None
@@ -99,7 +94,7 @@ def train_stream(
     model = build_model(recipe, classes, *record.statistics)
     assert isinstance(model, TokenTagger)
     start = start_from(init, model.encoder) if init is not None else None
-    words = len(recipe.labels) + len(auxiliary)
+    words = len(recipe.labels) + len(recipe.auxiliary_labels)
     # A word is rarely said: without this the first hundreds of steps only learn that.
     nn.init.constant_(model.head[1].bias[:words], -4.0)  # type: ignore[index]
     return fit(
@@ -116,35 +111,8 @@ def train_stream(
     )
 
 
-def _texts(recipe: StreamRecipe, pool: FeaturePool) -> tuple[str, ...]:
-    """Near misses of many voices that are learned beside the recipe's words.
-
-    Not those that others hold, nor those so short that much of what people say does: they would be
-    told to be there and not to be.
-    """
-    if not recipe.auxiliary_voices:
-        return ()
-    many = texts_of_many(pool.clips, recipe.auxiliary_voices)
-    known = {*recipe.labels, *recipe.auxiliary_labels, *PHONES}
-    texts = tuple(
-        text for text in many
-        if text not in known and len(text) >= _SHORTEST_TEXT
-        and not any(text != other and says(other, (text,)) for other in many)
-    )  # fmt: skip
-    if not texts:
-        raise RecipeError(
-            f"no near miss is said by {recipe.auxiliary_voices} synthetic voices: lower "
-            "auxiliary_voices, or synthesize more"
-        )
-    return texts
-
-
 def _sampler(
-    recipe: StreamRecipe,
-    texts: tuple[str, ...],
-    pool: FeaturePool,
-    phones: PhoneLabels,
-    fill: float,
+    recipe: StreamRecipe, pool: FeaturePool, phones: PhoneLabels, fill: float
 ) -> SequenceSampler:
     return SequenceSampler(
         pool,
@@ -155,7 +123,6 @@ def _sampler(
         phones,
         seed=recipe.seed,
         fill=fill,
-        auxiliary_labels=(*recipe.auxiliary_labels, *texts),
-        texts=texts,
+        auxiliary_labels=recipe.auxiliary_labels,
         front_end=recipe.fbank,
     )

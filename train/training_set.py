@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from train.packs import Clip, Split, read_packs, read_synthetic, says
 from train.recipe import RecipeError, SpotterRecipe
 
-__all__ = ["HELD_OUT_WORDS", "read_wanted_synthetic", "texts_of_many", "training_set"]
-
-# Evaluation enrolls these: nothing may learn them as words, nor what sounds the same.
-HELD_OUT_WORDS = frozenset({"yes", "no", "know", "on", "off", "stop"})
+__all__ = ["read_wanted_synthetic", "training_set"]
 
 
 def training_set(
@@ -38,16 +35,6 @@ def read_wanted_synthetic(folders: Sequence[Path]) -> list[Clip]:
         for clip in read_synthetic(folder):
             clips.setdefault(str(clip.path.relative_to(folder)), clip)
     return list(clips.values())
-
-
-def texts_of_many(clips: Iterable[Clip], voices: int) -> dict[str, list[Clip]]:
-    """Near misses that so many synthetic training voices say, a clip of each voice, by text."""
-    said: dict[str, dict[str, Clip]] = {}
-    for clip in clips:
-        is_one = clip.pack == "synthetic" and clip.kind == "near-miss" and clip.split == "train"
-        if is_one and not HELD_OUT_WORDS & set(clip.word.split()):
-            said.setdefault(clip.word, {}).setdefault(clip.speaker, clip)
-    return {text: [*its.values()] for text, its in sorted(said.items()) if len(its) >= voices}
 
 
 def _wanted(clip: Clip, recipe: SpotterRecipe) -> bool:

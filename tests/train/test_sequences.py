@@ -49,11 +49,10 @@ def sampler(
     phones: PhoneLabels | None = None,
     seed: int = 0,
     auxiliary_labels: tuple[str, ...] = ("bed",),
-    texts: tuple[str, ...] = (),
 ) -> SequenceSampler:
     return SequenceSampler(
         pool or make_pool(), labels, settings, augment, ENCODER, phones, seed=seed, fill=0.0,
-        auxiliary_labels=auxiliary_labels, texts=texts,
+        auxiliary_labels=auxiliary_labels,
     )  # fmt: skip
 
 
@@ -170,23 +169,6 @@ def test_a_near_miss_that_is_learned_beside_the_labels_is_told() -> None:
     assert all(target[:, 2].any() for _, target in drawn)
     assert not any(target[:, :2].any() for _, target in drawn)
     assert not any(target[:, :3].any() for _, target in draw(config(near_miss=1.0), 20))
-
-
-def test_each_near_miss_that_is_learned_is_said_as_often_whatever_its_recordings() -> None:
-    texts = ("alexis",)
-    pool = make_pool()
-    near = next(i for i, clip in enumerate(pool.clips) if clip.kind == "near-miss")
-    others = [replace(pool.clips[near], word=f"other {i}") for i in range(40)]
-    rows = np.repeat(pool.rows[near : near + 1], 40)
-    rows["clip"] = np.arange(40) + len(pool.clips)
-    many = FeaturePool(pool.frames, np.concatenate([pool.rows, rows]), [*pool.clips, *others])
-    settings = config(near_miss=1.0)
-
-    def share(**more: Any) -> float:
-        drawn = draw(settings, 40, pool=many, auxiliary_labels=texts, **more)
-        return float(np.mean([(target[:, 2] == 1).mean() for _, target in drawn]))
-
-    assert share(texts=texts) > 5 * share()
 
 
 def test_frequencies_are_warped_and_a_stream_still_begins_with_zeros() -> None:

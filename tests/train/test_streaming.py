@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from click.testing import CliRunner
 
@@ -26,7 +25,7 @@ from train.config import EngineConfig
 from train.export import export_bundle
 from train.initial import read_any
 from train.model import Classifier, TokenTagger
-from train.packs import Clip, read_packs
+from train.packs import read_packs
 from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, clip_key
 from train.recipe import (
     DataConfig,
@@ -41,7 +40,6 @@ from train.restore import restore
 from train.selection import HeardTrack
 from train.sequences import IGNORED, SequenceConfig
 from train.streaming import StreamObjective, train_stream
-from train.training_set import texts_of_many
 from train.triggers import as_recording, track_clips
 
 PACKS = ("wake_words", "speech_commands", "librispeech", "background_noise")
@@ -254,79 +252,6 @@ def test_its_encoder_starts_another_and_its_head_none(trained: Path) -> None:
     assert found.labels == ()
 
 
-def said(text: str, voice: str, **changes: str) -> Clip:
-    fields = {"pack": "synthetic", "split": "train", "kind": "near-miss", **changes}
-    return Clip(Path(f"{text}-{voice}"), speaker=voice, word=text, **fields)  # type: ignore[arg-type]
-
-
-def test_texts_of_many_voices_are_those_that_training_may_learn() -> None:
-    clips = [
-        *(said("light", voice) for voice in "abc"),
-        *(said("light", "a") for _ in range(9)),
-        *(said("alexis", voice) for voice in "ab"),
-        *(said("say yes", voice) for voice in "abc"),
-        *(said("theft", voice, split="val") for voice in "abc"),
-        *(said("tree", voice, kind="keyword") for voice in "abc"),
-        *(said("bird", voice, pack="speech_commands") for voice in "abc"),
-    ]
-    assert list(texts_of_many(clips, 2)) == ["alexis", "light"]
-    found = texts_of_many(clips, 3)
-    assert [clip.speaker for clip in found.pop("light")] == ["a", "b", "c"]
-    assert not found
-
-
-@pytest.fixture(scope="module")
-def synthetic(root: Path) -> Path:
-    """Near misses by three voices each, `less` also as a part of another."""
-    folder = root / "voices"
-    (folder / "near-miss").mkdir(parents=True)
-    lines = ["path,text,keyword,kind,engine,voice,speaker,split"]
-    rng = np.random.default_rng(0)
-    for text in ("light", "less", "far less", "uh", "a lexus"):
-        for voice in "abc" if text != "a lexus" else "a":
-            name = f"near-miss/{text.replace(' ', '-')}-{voice}.wav"
-            soundfile.write(folder / name, 0.1 * rng.standard_normal(8000), 16000)
-            lines.append(f"{name},{text},,near-miss,espeak-ng,{voice},{voice},train")
-    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-def with_voices(recipe: StreamRecipe, voices: int) -> StreamRecipe:
-    data = dataclasses.replace(recipe.data, synthetic=True)
-    optimizer = dataclasses.replace(recipe.optimizer, steps=1)
-    return dataclasses.replace(recipe, auxiliary_voices=voices, data=data, optimizer=optimizer)
-
-
-def test_near_misses_of_many_voices_are_learned_and_dropped_at_export(
-    recipe: StreamRecipe, tiny_data: Path, phones: Path, synthetic: Path, root: Path
-) -> None:
-    def run(voices: int, out: str) -> Path:
-        return train_stream(
-            with_voices(recipe, voices), data=tiny_data, synthetic=[synthetic], phones=phones,
-            out=root / out, machine=ONE_CORE, jobs=1,
-        )  # fmt: skip
-
-    checkpoint = run(3, "texts")
-    words = load_checkpoint(checkpoint).classes[: -len(PHONES)]
-    assert words == (*recipe.labels, "bed", "far less", "light")
-    export_bundle(checkpoint, root / "texts-bundle")
-    bundle = load_bundle(root / "texts-bundle")
-    assert bundle.labels == recipe.labels
-    restored = load_checkpoint(restore(bundle, root / "texts-restored"))
-    assert isinstance(restored.recipe, StreamRecipe)
-    assert restored.recipe.auxiliary_voices == 0
-    with pytest.raises(RecipeError, match="no near miss is said by 9 synthetic voices"):
-        run(9, "none")
-
-
-def test_near_misses_cannot_be_learned_where_none_is_heard(recipe: StreamRecipe) -> None:
-    with pytest.raises(ValueError, match="wants data.synthetic"):
-        dataclasses.replace(recipe, auxiliary_voices=3)
-    silent = dataclasses.replace(with_voices(recipe, 0).sequences, near_miss=0.0)
-    with pytest.raises(ValueError, match="sequences.near_miss above 0"):
-        dataclasses.replace(with_voices(recipe, 3), sequences=silent)
-
-
 def objective(recipe: StreamRecipe) -> StreamObjective:
     torch.manual_seed(0)
     model = build_model(recipe, ("alexa", "jarvis", "bed", *PHONES), -8.0, 4.0)
@@ -393,7 +318,6 @@ context = 4
         ("label_smoothing=0.5", "label_smoothing must be in"),
         ("sequences.num_frames=50", "num_frames must be at least 100, got 50"),
         ("sequences.warp=[1.1,0.9]", r"warp must be a range within \[0.5, 2\], got \[1.1, 0.9\]"),
-        ("auxiliary_voices=-1", "auxiliary_voices must be 0 or more, got -1"),
         ("sequences.latest=1", "wanted 0 <= earliest < latest"),
         ("windows.num_frames=98", "unknown key 'windows'"),
         ('auxiliary_labels=["alexa"]', "label 'alexa' is given twice"),
