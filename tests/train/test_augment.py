@@ -105,4 +105,4 @@ def test_each_window_is_warped_by_a_factor_of_its_own_in_the_range() -> None:
     peaks = warp_frequencies(there, FbankConfig(), (0.9, 1.1), generator())[:, 10].argmax(dim=1)
     lowest, highest = (int(tones(hz)[0, 10].argmax()) for hz in (900.0, 1100.0))
     assert lowest - 1 <= peaks.min() < peaks.max() <= highest + 1
-    assert len(peaks.unique()) > 3
+    assert len(set(peaks.tolist())) > 3
