@@ -62,6 +62,9 @@ class SequenceConfig:
     labelled_sound_chance: float = 0.5
     mix_chance: float = 0.35
     speech_chance: float = 1.0
+    # Of noise_chance and tilt_db, where labelled sounds are: hardly anything tells rain in noise.
+    labelled_sound_noise_share: float = 1.0
+    labelled_sound_tilt_share: float = 1.0
     # A token tells a word when its last frame lies so many frames after the word's end; before, in
     # `unsure` frames, and after, in as many, it may do either.
     earliest: int = 2
@@ -82,6 +85,7 @@ class SequenceConfig:
         for name in (
             "gap_chance", "alike_chance", "start_chance", "babble_chance",
             "labelled_sound_chance", "mix_chance", "speech_chance",
+            "labelled_sound_noise_share", "labelled_sound_tilt_share",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
@@ -139,6 +143,11 @@ class SequenceSampler:
         front_end: FbankConfig | None = None,
     ) -> None:
         self.pool, self.config, self.augment = pool, config, augment
+        self._sounding = replace(
+            augment,
+            noise_chance=augment.noise_chance * config.labelled_sound_noise_share,
+            tilt_db=augment.tilt_db * config.labelled_sound_tilt_share,
+        )
         self.seed, self.fill = seed, fill
         self._front_end = front_end or FbankConfig(num_mel_bins=pool.frames.shape[1])
         self._index = {name: i for i, name in enumerate((*labels, *auxiliary_labels))}
@@ -218,8 +227,10 @@ class SequenceSampler:
         frames, words = self.config.num_frames, len(self._index)
         windows = np.empty((size, frames, self.pool.frames.shape[1]), dtype=np.float32)
         targets = np.empty((size, len(self._ends), words + 1), dtype=np.uint8)
+        is_sounding = torch.empty(size, dtype=torch.bool)
         for i in range(size):
             windows[i], heard, phones, loud = self._sequence(rng)
+            is_sounding[i] = bool(loud.any())
             begins = 0
             if rng.random() < self.config.start_chance:
                 begins = int(rng.integers(8, frames // 2))
@@ -236,10 +247,22 @@ class SequenceSampler:
         fbank = torch.from_numpy(windows).nan_to_num(nan=self.fill)
         if self.config.warp != (1.0, 1.0):
             fbank = warp_frequencies(fbank, self._front_end, self.config.warp, generator)
-        fbank = random_level(fbank, self.augment, generator)
-        fbank = add_noise(fbank, torch.from_numpy(noise), self.augment, generator)
-        fbank = spec_augment(fbank, self.fill, self.augment, generator)
+        fbank = self._augmented(fbank, torch.from_numpy(noise), is_sounding, generator)
         return fbank.masked_fill(begun, 0.0), torch.from_numpy(targets)
+
+    def _augmented(
+        self, fbank: Tensor, noise: Tensor, is_sounding: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """(B, T, F) at other levels, in noise, masked; is_sounding (B,): holds labelled sounds."""
+        if self._sounding == self.augment:  # one group, drawn as one
+            is_sounding = torch.zeros_like(is_sounding)
+        out = torch.empty_like(fbank)
+        for config, among in ((self.augment, ~is_sounding), (self._sounding, is_sounding)):
+            if among.any():
+                part = random_level(fbank[among], config, generator)
+                part = add_noise(part, noise[among], config, generator)
+                out[among] = spec_augment(part, self.fill, config, generator)
+        return out
 
     def _sequence(
         self, rng: np.random.Generator

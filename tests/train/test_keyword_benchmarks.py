@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: train)")
 
-from benchmarks import keyword_rounds, sounds_folds  # noqa: E402
+from benchmarks import keyword_rounds, sound_triggers, sounds_folds  # noqa: E402
 from ssast_edge.bundle import load_bundle  # noqa: E402
 from train.export import export_bundle  # noqa: E402
 from train.keywords import train_keywords  # noqa: E402
@@ -66,3 +66,24 @@ def test_a_model_of_sounds_is_scored_on_the_fold_that_it_did_not_hear(
     figures = sounds_folds.figures([right, ~right], [["2"], ["3"]], seed=0)
     assert figures["clips"] == 2
     assert figures["by_fold"] == [1.0, 0.0]
+
+
+def test_a_trigger_of_sounds_is_judged_by_misses_confusions_and_speech(
+    tiny_data: Path, tiny_bundle: Path
+) -> None:
+    track = sound_triggers.fold_track(tiny_data, 2, seed=0)
+    assert [(word.label, word.kind) for word in track.words] == [("rain", "sound")]
+    assert {source.kind for source in track.sources} == {"sound", "speech"}
+    bundle = load_bundle(tiny_bundle)
+    heard = sound_triggers.listen(bundle, track, "fold 2")
+    assert 0 < heard.speech_hours < track.hours
+    labels = bundle.labels[:2]
+    never = dataclasses.replace(sound_triggers.SOUND_TRIGGER, threshold=0.999)
+    always = dataclasses.replace(sound_triggers.SOUND_TRIGGER, threshold=1e-6)
+    silent = sound_triggers.count([heard, heard], labels, never)
+    assert (silent.sounds, silent.missed, silent.fired_at) == (2, 2, {})
+    assert silent.cost == 1.0
+    eager = sound_triggers.count([heard], labels, always).to_json()
+    assert eager["fired_in_speech"] + eager["taken_for_another"] > 0
+    costs = [counts.cost for _, counts in sound_triggers.tried([heard], labels)]
+    assert costs == sorted(costs)

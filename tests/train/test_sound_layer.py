@@ -1,5 +1,6 @@
 """Classes of sounds under a sequence, and which tokens are told of them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 for _module in ("torch", "scipy", "safetensors"):
     pytest.importorskip(_module, reason=f"{_module} is not installed (extra: train)")
 
+import torch  # noqa: E402
+
 from tests.train.test_sequences import ENDS, FRAMES, config, draw  # noqa: E402
-from tests.train.test_windows import BINS, ELSEWHERE, make_pool  # noqa: E402
+from tests.train.test_windows import BINS, ELSEWHERE, PLAIN, make_pool  # noqa: E402
 from train.packs import Clip  # noqa: E402
 from train.pool import ROW, FeaturePool  # noqa: E402
 from train.sequences import IGNORED  # noqa: E402
@@ -63,6 +66,23 @@ def test_no_sequence_holds_a_sound_where_none_is_wanted() -> None:
     for sequence, target in drawn(labelled_sound_chance=0.0):
         assert not target[:, 2].any()
         assert not (sequence > LOUD - 0.5).all(axis=1).any()
+
+
+def test_noise_spares_sequences_with_labelled_sounds_where_wanted() -> None:
+    noisy = replace(PLAIN, noise_chance=1.0, snr_db=(0.0, 0.0), tilt_db=3.0)
+    settings = config(
+        keyword=1.0, labelled_sound_chance=0.5,
+        labelled_sound_noise_share=0.0, labelled_sound_tilt_share=0.0,
+    )  # fmt: skip
+    how = {"pool": pool_with_dog(), "labels": LABELS}
+    sounding = 0
+    for (clean, target), (heard, _) in zip(
+        draw(settings, **how), draw(settings, augment=noisy, **how), strict=True
+    ):
+        has_sound = bool(target[:, 2].any())
+        assert torch.equal(clean, heard) == has_sound
+        sounding += has_sound
+    assert 10 < sounding < 50
 
 
 def test_what_lay_before_the_stream_began_was_not_heard() -> None:
