@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: train)")
 
-from benchmarks import keyword_rounds, sound_triggers, sounds_folds  # noqa: E402
+from benchmarks import keyword_rounds, noise_draws, sound_triggers, sounds_folds  # noqa: E402
 from ssast_edge.bundle import load_bundle  # noqa: E402
 from train.export import export_bundle  # noqa: E402
 from train.keywords import train_keywords  # noqa: E402
@@ -87,3 +87,35 @@ def test_a_trigger_of_sounds_is_judged_by_misses_confusions_and_speech(
     assert eager["fired_in_speech"] + eager["taken_for_another"] > 0
     costs = [counts.cost for _, counts in sound_triggers.tried([heard], labels)]
     assert costs == sorted(costs)
+
+
+def test_draws_of_noise_are_added_up_setting_by_setting(tmp_path: Path) -> None:
+    def report(seed: int, *counts: tuple[float, int, int]) -> str:
+        points = [
+            {"setting": setting, "words": 10, "missed": missed, "false_accepts": false_accepts,
+             "duplicates": 0}
+            for setting, missed, false_accepts in counts
+        ]  # fmt: skip
+        result = {"detector": "wake-words", "condition": "10dB", "hours": 2.0, "curve": points}
+        path = tmp_path / f"{seed}-{len(list(tmp_path.iterdir()))}.json"
+        path.write_text(json.dumps({"data": {"seed": seed}, "results": [result]}))
+        return str(path)
+
+    one = report(0, (-1.0, 0, 3), (0.0, 1, 1), (1.0, 4, 0))
+    other = report(1, (-1.0, 1, 0), (0.0, 1, 0), (1.0, 2, 0))
+    kept = tmp_path / "kept"
+    result = CliRunner().invoke(noise_draws.main, [one, other, "--out", str(kept)])
+    assert result.exit_code == 0, result.output
+    found = json.loads(kept.read_text())
+    assert found["hours"] == 4.0
+    assert found["ships_by_draw"] == [
+        {"missed": 1, "false_accepts": 1}, {"missed": 1, "false_accepts": 0},
+    ]  # fmt: skip
+    at = found["at_most_per_hour"]
+    assert (at["0"]["missed"], at["0"]["words"]) == (6, 20)
+    assert (at["0.4"]["missed"], at["0.4"]["false_accepts"]) == (2, 1), "one in four hours"
+    assert at["1"]["missed"] == 1
+
+    same = CliRunner().invoke(noise_draws.main, [one, report(0, (0.0, 1, 1))])
+    assert same.exit_code == 1
+    assert "seed of its own" in same.stderr
