@@ -38,6 +38,7 @@ __all__ = [
     "OPSET",
     "SEGMENTS",
     "build_graph",
+    "embedded_blocks",
     "embedding_width",
     "strip_functions",
 ]
@@ -46,8 +47,7 @@ DOMAIN = "ssast_edge"
 FUSED_PATCH_EMBED = "FusedPatchEmbed"
 OPSET = 18
 EMBEDDING = "embedding"
-# The last knows the labels' words best, the one before it what no label names.
-EMBEDDED_BLOCKS = 2
+EMBEDDED_BLOCKS = 2  # of an encoder of two or more
 SEGMENTS = 12  # stretches of a window that the embedding tells apart
 _UNSEEN = -1e4  # to a similarity: no share is left, in half precision too
 _IR_VERSION = 9  # the newest that every ONNX Runtime since 1.17 reads
@@ -59,9 +59,9 @@ def build_graph(
     """Input "fbank" (batch, T, F) raw log-mel, outputs "logits" (batch, labels) and "embedding".
 
     The embedding, (batch, segments, blocks * D), holds the means of the tokens in each of so many
-    equal stretches of the window, after each of the last blocks; 0 segments: no such output. batch
-    None: any number. hop_frames: of a model with a context, kept in the metadata for what makes a
-    graph of one hop of it.
+    equal stretches of the window, after each of `embedded_blocks`; 0 segments: no such output.
+    batch None: any number. hop_frames: of a model with a context, kept in the metadata for what
+    makes a graph of one hop of it.
     """
     config = model.encoder.config
     graph = _Graph()
@@ -73,7 +73,7 @@ def build_graph(
     for number, block in enumerate(model.encoder.blocks):
         assert isinstance(block, Block)
         tokens = _block(graph, f"blocks.{number}", block, count, tokens)
-        if segments and number >= config.depth - EMBEDDED_BLOCKS:
+        if segments and number in embedded_blocks(config.depth):
             embedded.append(graph.node("MatMul", f"{EMBEDDING}.{number}", [means, tokens]))
     tokens = graph.layer_norm("norm", model.encoder.norm, tokens)
     prefix = config.num_prefix_tokens
@@ -114,9 +114,18 @@ def build_graph(
     return model_proto
 
 
+def embedded_blocks(depth: int) -> tuple[int, ...]:
+    """Blocks, from 0, that words of one's own are told by: an early one and a late one.
+
+    The last ones tell the labels' words apart and take every other short word for one of these; the
+    early ones tell what is said, whatever it is. Measured in docs/results.md.
+    """
+    return tuple(sorted({depth // 4, depth - 1 - depth // 6}))
+
+
 def embedding_width(config: EncoderConfig) -> int:
     """Numbers in one stretch of the embedding."""
-    return config.dim * min(EMBEDDED_BLOCKS, config.depth)
+    return config.dim * len(embedded_blocks(config.depth))
 
 
 def strip_functions(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -25,7 +25,16 @@ from ssast_edge.audio import read_audio
 from ssast_edge.errors import SsastEdgeError
 from train.packs import Clip
 
-__all__ = ["PHONES", "UNKNOWN", "PhoneLabels", "align_clips", "clip_key", "load_phones", "spoken"]
+__all__ = [
+    "PHONES",
+    "UNKNOWN",
+    "Aligner",
+    "PhoneLabels",
+    "align_clips",
+    "clip_key",
+    "load_phones",
+    "spoken",
+]
 
 PHONES = (
     "SIL", "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G",
@@ -40,6 +49,7 @@ WORDS = {
     "thinkengine": "TH IH NG K EH N JH AH N",
 }
 _INDEX = {name: number for number, name in enumerate(PHONES)} | {"+NSN+": 0}  # noise is no phone
+_FRAME_S = 0.01
 _LONGEST = 50  # frames; a longer phone is a failed alignment, not a phone
 _TASK_CLIPS = 8
 
@@ -161,6 +171,26 @@ class Aligner:
 
     def align(self, samples: NDArray[np.float32], text: str) -> Labels | str:
         """Phones of 16 kHz samples in which `text` is said, or why there are none."""
+        words = self._align(samples, text)
+        if isinstance(words, str):
+            return words
+        return _frames([phone for _, phones in words for phone in phones])
+
+    def words(self, samples: NDArray[np.float32], text: str) -> list[tuple[str, float, float]]:
+        """Each word of `text` and from when to when it is said, in s; none where unknown."""
+        words = self._align(samples, text)
+        if isinstance(words, str):
+            return []
+        return [
+            (word, phones[0][1] * _FRAME_S, (phones[-1][1] + phones[-1][2]) * _FRAME_S)
+            for word, phones in words
+            if phones and not word.startswith("<")
+        ]
+
+    def _align(
+        self, samples: NDArray[np.float32], text: str
+    ) -> list[tuple[str, list[tuple[str, int, int]]]] | str:
+        """Each word and its phones, (name, first frame, frames) each, or why there are none."""
         if not len(samples):
             return "is empty"
         sound = (np.clip(samples, -1, 1) * 32767).astype(np.int16).tobytes()
@@ -182,8 +212,11 @@ class Aligner:
             return f"not aligned: {error}"
         if words is None:
             return "not aligned"
-        phones = [phone for word in words for phone in word]
-        return _frames([(phone.name, phone.start, phone.duration) for phone in phones])
+        return [
+            # "good(2)" is another way to say good
+            (word.name.partition("(")[0], [(p.name, p.start, p.duration) for p in word])
+            for word in words
+        ]
 
 
 def _frames(phones: Sequence[tuple[str, int, int]]) -> Labels:

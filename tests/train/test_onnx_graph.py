@@ -14,7 +14,13 @@ pytest.importorskip("torch", reason="torch is not installed (extra: train)")
 import torch  # noqa: E402
 
 from train.model import Classifier, Encoder, EncoderConfig  # noqa: E402
-from train.onnx_graph import DOMAIN, FUSED_PATCH_EMBED, build_graph, strip_functions  # noqa: E402
+from train.onnx_graph import (  # noqa: E402
+    DOMAIN,
+    FUSED_PATCH_EMBED,
+    build_graph,
+    embedded_blocks,
+    strip_functions,
+)
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "patch": {"patch_bins": 16, "patch_frames": 16, "stride_bins": 16, "stride_frames": 16},
@@ -82,6 +88,10 @@ def test_the_embedding_is_the_mean_of_each_stretch_of_time(layout: str) -> None:
         )
         wanted = (tokens * torch.from_numpy(share / share.sum())[None, :, None]).sum(dim=1)
         np.testing.assert_allclose(found[:, number], wanted, atol=1e-4)
+
+
+def test_words_of_ones_own_are_told_by_an_early_block_and_a_late_one() -> None:
+    assert [embedded_blocks(depth) for depth in (1, 2, 6, 12)] == [(0,), (0, 1), (1, 4), (3, 9)]
 
 
 def test_a_graph_without_embedding_gives_the_same_logits() -> None:

@@ -202,6 +202,10 @@ def test_a_spoken_word_is_aligned() -> None:
     again = aligner.align(samples, "computer")
     assert not isinstance(again, str)
     assert again.tolist() == labels.tolist()
+    ((word, start_s, end_s),) = aligner.words(samples, "computer")
+    assert word == "computer"
+    assert (start_s, end_s) == pytest.approx((begins / 100, (ends + 1) / 100), abs=0.02)
+    assert aligner.words(samples, "xqzt") == []
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # threads beside forked processes
