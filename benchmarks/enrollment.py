@@ -123,9 +123,15 @@ def background_hops(
 
 
 def said(
-    clips: Sequence[tuple[str, str, str, Array]], bundle: Bundle, keeper: Keeper
+    clips: Sequence[tuple[str, str, str, Array]],
+    bundle: Bundle,
+    keeper: Keeper,
+    noise: tuple[float, Sequence[Array]] | None = None,
 ) -> tuple[list[Said], dict[str, int]]:
-    """Every (word, speaker, name, samples) in a stream of its own, and how many were refused."""
+    """Every (word, speaker, name, samples) in a stream of its own, and how many were refused.
+
+    noise: how many dB the streams' noise lies below the words, and what it is cut from.
+    """
     rng = np.random.default_rng(1)
     found: list[Said] = []
     refused: dict[str, int] = {}
@@ -138,11 +144,25 @@ def said(
                 refused[word] = refused.get(word, 0) + 1
                 continue
             lead = _tone(rng, lead_s + rng.uniform(0, bundle.hop_ms / 1000))
-            times, rows = streamed(np.concatenate([lead, samples, _tone(rng, 1.0)]), bundle, keeper)
+            heard = np.concatenate([lead, samples, _tone(rng, 1.0)])
+            if noise is not None:
+                heard = heard + _under(spoken, len(heard), *noise, rng)
+            times, rows = streamed(heard, bundle, keeper)
             at = len(lead) / SAMPLE_RATE
             counts = (times >= at + spoken.start_s) & (times <= at + spoken.end_s + TAIL_S)
             found.append(Said(word, speaker, spoken, rows[counts]))
     return found, refused
+
+
+def _under(
+    spoken: Spoken, size: int, below_db: float, noises: Sequence[Array], rng: np.random.Generator
+) -> Array:
+    """Noise (size,), so many dB below a word."""
+    noise = noises[int(rng.integers(len(noises)))]
+    cut = np.resize(noise[int(rng.integers(max(1, len(noise) - size))) :], size)
+    word = spoken.samples[int(spoken.start_s * SAMPLE_RATE) : int(spoken.end_s * SAMPLE_RATE)]
+    level = np.sqrt(np.mean(word**2) / (np.mean(cut**2) + 1e-12))
+    return np.asarray(cut * level * 10 ** (-below_db / 20), np.float32)
 
 
 def words_of(data: Path, split: Split) -> list[tuple[str, str, str, Array]]:
@@ -223,7 +243,7 @@ def draw(
     hours: float,
     count: int,
     seed: int,
-    with_variants: bool,
+    with_noise: bool,
 ) -> dict[str, Any]:
     """One enrolment from `count` speakers, heard in the recordings of the others."""
     rng = np.random.default_rng([seed, count, len(pool)])
@@ -236,12 +256,12 @@ def draw(
     tested = [one for one in pool if one.speaker not in chosen]
     if len(tested) > MOST_TESTED:
         tested = [tested[i] for i in rng.permutation(len(tested))[:MOST_TESTED]]
-    heard = hear(clips, bundle, background, backend, with_variants=with_variants)
+    heard = hear(clips, bundle, background, backend, with_noise=with_noise)
     recorded = [one.recorded for one in heard]
     length = float(np.median([one.length for one in heard]))
     lengths = lengths_of(length, background.windows.shape[1])
     fisher = Discriminant(background, lengths)
-    weights = background.along(fisher.direction(recorded), lengths)
+    weights = fisher.along(recorded)
     learned = learn_word(
         background, recorded, length=length, false_accepts_per_hour=1.0, hop_ms=bundle.hop_ms
     )
@@ -332,8 +352,9 @@ def measure(
     split: Split,
     seeds: int,
     clips: Sequence[int],
-    with_variants: bool,
+    with_noise: bool,
     words: Sequence[str] = (),
+    below_db: float | None = None,
 ) -> dict[str, Any]:
     """Everything for one bundle."""
     bundle = load_bundle(name)
@@ -348,7 +369,11 @@ def measure(
     telephone = telephone_speech(data, split)
     hops, hours = background_hops([*running, *telephone], bundle, keeper)
     wanted = [one for one in words_of(data, split) if not words or one[0] in words]
-    everything, refused = said(wanted, bundle, keeper)
+    noise = None
+    if below_db is not None:
+        clips_of_noise = [c for c in read_packs(data, ("background_noise",)) if c.split == split]
+        noise = below_db, [read_audio(clip.path) for clip in clips_of_noise]
+    everything, refused = said(wanted, bundle, keeper, noise)
     names = sorted({one.word for one in everything})
     groups: dict[str, tuple[str, ...]] = {
         "words of WUW": TELEPHONE_WORDS,
@@ -364,7 +389,7 @@ def measure(
         for word, count, seed in bar:
             pool = [one for one in everything if one.word == word]
             draws.append(
-                draw(bundle, background, backend, pool, hops, hours, count, seed, with_variants)
+                draw(bundle, background, backend, pool, hops, hours, count, seed, with_noise)
             )
     for group, members in groups.items():
         for count in clips:
@@ -376,7 +401,8 @@ def measure(
         "split": split,
         "background_hours": round(hours, 4),
         "one_event_is": [round(end, 3) for end in rate_interval(1, hours)],
-        "variants": with_variants,
+        "enrolled_in_noise": with_noise,
+        "heard_in_noise_db": below_db,
         "refused": refused,
         "results": results,
         "draws": draws,
@@ -390,7 +416,9 @@ def measure(
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--clips", type=click.IntRange(3, 10), multiple=True, default=(3, 5, 10))
 @click.option("--word", "words", multiple=True, help="Only these words.")
-@click.option("--variants/--no-variants", default=True, show_default=True)
+@click.option("--forms/--no-forms", "with_noise", default=True, show_default=True,
+              help="Enroll each recording in noise as well, as the command does.")  # fmt: skip
+@click.option("--noise-db", type=float, help="Hear the words in noise so far below them.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False))
 def main(
     bundle: str,
@@ -399,12 +427,13 @@ def main(
     seeds: int,
     clips: tuple[int, ...],
     words: tuple[str, ...],
-    variants: bool,
+    with_noise: bool,
+    noise_db: float | None,
     out: Path | None,
 ) -> None:
     """Enroll words of a split of DATA from a few recordings and measure."""
     with one_line_errors():
-        result = measure(bundle, data, split, seeds, clips, variants, words)
+        result = measure(bundle, data, split, seeds, clips, with_noise, words, noise_db)
         write_json(result, out / "enrollment.json" if out else None)
         if out is not None:
             figure(result, out / "enrollment.png")

@@ -50,6 +50,7 @@ WINDOWS = 3000  # that are kept
 RANK = 48  # numbers of a row
 WHITENING = 0.25  # exponent of a direction's variance
 _LARGEST_GAIN_DB, _SMALLEST_GAIN_DB = 4.0, -14.0
+_NOISE_DB = (5.0, 25.0)  # of a word above the noise
 
 
 def background_clips(root: Path, synthetic: Sequence[Path] = ()) -> tuple[list[Clip], list[Clip]]:
@@ -105,7 +106,10 @@ def add_background(
         raise ValueError(f"bundle {bundle.name} belongs to the installed package: give --out DIR")
     running, words = background_clips(root, synthetic)
     telephone = telephone_speech(root, "train")
-    found = fit_background(bundle, [*running, *telephone], words, seed=seed, progress=progress)
+    noise = [c for c in read_packs(root, ("background_noise",)) if c.split == "train"]
+    found = fit_background(
+        bundle, [*running, *telephone], words, noise=noise, seed=seed, progress=progress
+    )
     manifest, files = bundle_parts(bundle)
     manifest["embedding"] = {**manifest["embedding"], "background": BACKGROUND}
     with tempfile.TemporaryDirectory() as temporary:
@@ -119,10 +123,15 @@ def fit_background(
     running: Sequence[Clip | FloatArray],
     words: Sequence[Clip],
     *,
+    noise: Sequence[Clip],
     seed: int = 0,
     progress: Callable[[int, int], object] | None = None,
 ) -> Background:
-    """The background from running audio and from words said alone, by the bundle's float model."""
+    """The background from running audio and from words said alone, by the bundle's float model.
+
+    noise: what lies under each of the words once more, so that what noise does to a word counts as
+    no difference between recordings of it.
+    """
     from ssast_edge.backends import open_backend
 
     rng = np.random.default_rng(seed)
@@ -132,6 +141,7 @@ def fit_background(
     def embed(windows: Iterable[FloatArray]) -> list[FloatArray]:
         return [backend.infer_both(np.ascontiguousarray(w))[1] for w in windows]
 
+    noises = [read_audio(clip.path) for clip in noise]
     speech: list[FloatArray] = []
     alone: list[list[FloatArray]] = []
     lengths: list[float] = []
@@ -142,7 +152,8 @@ def fit_background(
         if number < len(running):
             speech += embed(_windows(samples, bundle, rng))
         else:
-            length, windows = _said(samples, bundle, number)
+            noisy = _in_noise(samples, noises, rng)
+            length, windows = _said([samples, noisy], bundle, number)
             lengths.append(length)
             alone.append(embed(windows))
         if progress is not None:
@@ -162,18 +173,33 @@ def _windows(samples: FloatArray, bundle: Bundle, rng: np.random.Generator) -> I
         yield features[stop - frames : stop]
 
 
-def _said(samples: FloatArray, bundle: Bundle, seed: int) -> tuple[float, FloatArray]:
+def _in_noise(
+    samples: FloatArray, noises: Sequence[FloatArray], rng: np.random.Generator
+) -> FloatArray:
+    """A recording with some noise under it, by the level of its loudest third."""
+    noise = noises[int(rng.integers(len(noises)))]
+    first = int(rng.integers(max(1, len(noise) - len(samples))))
+    under = np.resize(noise[first : first + len(samples)], len(samples))
+    pieces = (samples[: len(samples) // 160 * 160].reshape(-1, 160) ** 2).mean(axis=1)
+    loud = np.sort(pieces)[-max(1, len(pieces) // 3) :].mean() if len(pieces) else 0.0
+    gain = np.sqrt(loud / (np.mean(under**2) + 1e-12) / 10 ** (rng.uniform(*_NOISE_DB) / 10))
+    return np.asarray(samples + gain * under, np.float32).clip(-1, 1)
+
+
+def _said(forms: Sequence[FloatArray], bundle: Bundle, seed: int) -> tuple[float, FloatArray]:
     """How many rows of an embedding the word of a recording is long, and windows that end with it.
 
-    Or a little later, as `word_windows` gives them.
+    Or a little later, as `word_windows` gives them. forms: the recording, and others of it.
     """
     assert bundle.embedding is not None
-    first, last = word_extent(fbank(samples, bundle.fbank))
+    first, last = word_extent(fbank(forms[0], bundle.fbank))
     hop_s = bundle.fbank.hop_ms / 1000
     longest = bundle.window_frames - 1
-    spoken = Spoken("", samples, max(first, last - longest) * hop_s, last * hop_s)
-    rows = rows_in(spoken, bundle, bundle.embedding.segments)
-    return rows, word_windows(spoken, bundle, seed)
+    spoken = [
+        Spoken("", samples, max(first, last - longest) * hop_s, last * hop_s) for samples in forms
+    ]
+    rows = rows_in(spoken[0], bundle, bundle.embedding.segments)
+    return rows, np.concatenate([word_windows(form, bundle, seed) for form in spoken])
 
 
 def _fit(

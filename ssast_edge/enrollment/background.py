@@ -50,11 +50,9 @@ class Background:
         by_part = direction.reshape(PARTS, size)
         return np.stack([part_means(length, rows).T @ by_part for length in lengths])
 
-    def unfold(
-        self, direction: FloatArray, lengths: Sequence[float]
-    ) -> tuple[FloatArray, FloatArray]:
-        """Weights (V, S, W) and biases (V,) that give the same of an embedding (S, W)."""
-        weights = (self.along(direction, lengths) @ self.basis.T).astype(np.float32)
+    def unfold(self, along: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Weights (V, S, W) and biases (V,) that give of an embedding what (V, S, P) give here."""
+        weights = (along @ self.basis.T).astype(np.float32)
         return weights, -(weights @ self.mean).sum(axis=1)
 
 

@@ -1,9 +1,11 @@
-"""The classifier of a new word: one direction, and the threshold on it for a false-accept rate.
+"""The classifier of a new word: directions, and the threshold on them for a false-accept rate.
 
-The direction is Fisher's, between the mean of the background and that of the recordings; its
+A direction is Fisher's, between the mean of the background and that of the recordings; its
 covariance is half that of the background and half that of recordings of one and the same word,
-which a few recordings cannot tell. A word is looked for at V lengths, and its score is the highest
-of them. Knows nothing of audio or files. R numbers describe a word, whatever its length.
+which a few recordings cannot tell. There is one towards the recordings as they are and one towards
+them in noise, which moves a word far. Along both a word is looked for at some lengths, and its
+score is the highest. Knows nothing of audio or files. R numbers describe a word, whatever its
+length; V directions and lengths.
 """
 
 from collections.abc import Sequence
@@ -31,6 +33,7 @@ WITHIN_SHARE = 0.5  # of the covariance: how much recordings of one word differ
 SHRINKAGE = 0.1  # of the mean variance, added to each
 TAIL_SHARE = 0.05  # of the background's windows: those that the tail is fitted to
 HOPS_PER_EVENT = 3.0  # a peak of the score lasts about so many hops
+ALIKE_SHARE = 1e-4  # of the background's windows: where all directions fire alike
 CONFIDENT = 4.0  # logit of the median recording: a score of 0.98
 
 
@@ -54,21 +57,22 @@ class Tail:
 
 @dataclass(frozen=True, eq=False)
 class LearnedWord:
-    """max(weights * embedding + bias), over lengths, is the logit; 0 at the threshold."""
+    """max(weights * embedding + bias), over V, is the logit; 0 at the threshold."""
 
     weights: FloatArray  # (V, segments, width)
     bias: FloatArray  # (V,)
-    threshold: float  # in scores along the direction
+    threshold: float  # in scores along the directions
     range_per_hour: tuple[float, float]  # 95 % of the false-accept rate at 0.5, from the fit alone
     clip_scores: FloatArray  # (clips,), each by a direction learned without it, as logits
 
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """A recording of a word, its variants included."""
+    """A recording of a word, as it is and in noise."""
 
     parts: FloatArray  # (N, R), of its own length
     windows: FloatArray  # (N, S, P), what the parts were taken from
+    is_noisy: NDArray[np.bool_]  # (N,)
 
 
 class Discriminant:
@@ -82,15 +86,24 @@ class Discriminant:
         self._covariance = covariance + SHRINKAGE * np.trace(covariance) / size * np.eye(size)
         self._centre = other.mean(axis=0)
 
-    def direction(self, clips: Sequence[Recorded]) -> FloatArray:
-        """(R,) to the mean of the recordings; each counts as much."""
-        mean = np.mean([clip.parts.mean(axis=0) for clip in clips], axis=0)
+    def along(self, clips: Sequence[Recorded]) -> FloatArray:
+        """(V, S, P) weights towards the recordings; each of them counts as much."""
+        found = []
+        for is_noisy in (False, True):
+            means = [c.parts[c.is_noisy == is_noisy] for c in clips]
+            if all(map(len, means)):
+                towards = np.mean([parts.mean(axis=0) for parts in means], axis=0)
+                along = self.background.along(self._direction(towards), self.lengths)
+                found.append(along / max(self.tail(along).threshold(ALIKE_SHARE), 1e-6))
+        return np.concatenate(found)
+
+    def _direction(self, mean: FloatArray) -> FloatArray:
         found = np.linalg.solve(self._covariance, mean - self._centre)
         return np.asarray(found / np.linalg.norm(found), np.float32)
 
     def scores(self, along: FloatArray, windows: FloatArray) -> FloatArray:
-        """(N,) of windows (N, S, P), the highest over the lengths, as the runtime has it."""
-        return scores_along(self.background.along(along, self.lengths), windows)
+        """(N,) of windows (N, S, P), the highest over V, as the runtime has it."""
+        return scores_along(along, windows)
 
     def tail(self, along: FloatArray) -> Tail:
         """Of the background's scores along a direction."""
@@ -101,13 +114,13 @@ class Discriminant:
         return Tail(start, count / len(scores), max(excess, 1e-9), count)
 
     def held_out_scores(self, clips: Sequence[Recorded]) -> FloatArray:
-        """(clips,) the highest score of each by a direction from the others, above its tail.
+        """(clips,) the highest score of each by directions from the others, above their tail.
 
         In excesses of the tail, so that scores along different directions compare.
         """
         found = []
         for index, clip in enumerate(clips):
-            along = self.direction([c for i, c in enumerate(clips) if i != index])
+            along = self.along([c for i, c in enumerate(clips) if i != index])
             tail = self.tail(along)
             best = float(self.scores(along, clip.windows).max())
             found.append((best - tail.start) / tail.excess)
@@ -115,7 +128,7 @@ class Discriminant:
 
 
 def scores_along(weights: FloatArray, windows: FloatArray) -> FloatArray:
-    """(N,) the highest over the lengths, of weights (V, S, P) and windows (N, S, P)."""
+    """(N,) the highest over V, of weights (V, S, P) and windows (N, S, P)."""
     flat = windows.reshape(len(windows), -1) @ weights.reshape(len(weights), -1).T
     return np.asarray(flat.max(axis=1), np.float32)
 
@@ -135,14 +148,14 @@ def learn_word(
     """
     lengths = lengths_of(length, background.windows.shape[1])
     fisher = Discriminant(background, lengths)
-    along = fisher.direction(clips)
+    along = fisher.along(clips)
     tail = fisher.tail(along)
     hops_per_hour = 3_600_000 / hop_ms
     share = false_accepts_per_hour * HOPS_PER_EVENT / hops_per_hour
     threshold = tail.threshold(min(share, tail.share))
     median = float(np.median([fisher.scores(along, clip.windows).max() for clip in clips]))
     slope = CONFIDENT / max(median - threshold, tail.excess)
-    weights, bias = background.unfold(along * np.float32(slope), lengths)
+    weights, bias = background.unfold(along * np.float32(slope))
     # An exponential's mean from n values is known to 2 / sqrt(n), and the rate goes by it.
     spread = 2 / np.sqrt(tail.count) * (threshold - tail.start) / tail.excess
     ends = false_accepts_per_hour * np.exp([-spread, spread])

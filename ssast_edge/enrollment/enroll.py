@@ -15,7 +15,7 @@ from ssast_edge.bundle.enrolled import EnrolledScores
 from ssast_edge.enrollment.background import Background
 from ssast_edge.enrollment.classifier import CONFIDENT, LearnedWord, Recorded, learn_word
 from ssast_edge.enrollment.errors import EnrollmentError
-from ssast_edge.enrollment.recordings import Spoken, rows_in, variants, word_windows
+from ssast_edge.enrollment.recordings import Spoken, in_noise, rows_in, word_windows
 from ssast_edge.enrollment.stretches import parts_of
 from ssast_edge.evaluation.clips import SILENCE_LABEL, UNKNOWN_LABEL
 from ssast_edge.spotter import to_scores
@@ -105,7 +105,7 @@ def hear(
     background: Background,
     backend: Backend,
     *,
-    with_variants: bool = True,
+    with_noise: bool = True,
     progress: Callable[[], object] | None = None,
 ) -> list[Heard]:
     """Run every recording through the model; `progress` is called after each.
@@ -116,14 +116,15 @@ def hear(
     known = EnrolledScores(bundle.enrolled) if bundle.enrolled else None
     rate = bundle.fbank.sample_rate
     for number, clip in enumerate(clips):
-        all_of_it = variants(clip, rate, number) if with_variants else iter((clip,))
-        parts, windows, scores = [], [], np.zeros(len(bundle.labels))
-        for index, variant in enumerate(all_of_it):
-            for window in word_windows(variant, bundle, seed=1000 * number + index):
+        forms = [clip, *(in_noise(clip, rate, number) if with_noise else ())]
+        parts, windows, is_noisy, scores = [], [], [], np.zeros(len(bundle.labels))
+        for index, form in enumerate(forms):
+            for window in word_windows(form, bundle, seed=1000 * number + index):
                 logits, embedding = backend.infer_both(np.ascontiguousarray(window))
                 rows = background.project(embedding[np.newaxis])
                 windows.append(rows[0])
-                parts.append(parts_of(rows, rows_in(variant, bundle, len(embedding)))[0])
+                parts.append(parts_of(rows, rows_in(form, bundle, len(embedding)))[0])
+                is_noisy.append(index > 0)
                 if index == 0:
                     now = to_scores(logits, bundle.activation)
                     if known is not None:
@@ -131,7 +132,7 @@ def hear(
                         now = np.concatenate([now, words])
                     scores = np.maximum(scores, now)
         length = rows_in(clip, bundle, background.windows.shape[1])
-        recorded = Recorded(np.stack(parts), np.stack(windows))
+        recorded = Recorded(np.stack(parts), np.stack(windows), np.array(is_noisy))
         found.append(Heard(clip.name, recorded, length, scores.astype(np.float32)))
         if progress is not None:
             progress()

@@ -1,4 +1,4 @@
-"""Recordings of a word as windows for the model: where the word lies, and variants of each.
+"""Recordings of a word as windows for the model: where the word lies, and each in noise.
 
 A window ends with the word, or a little later, as the runtime's hops will. Knows nothing of files
 or models. T frames of a window, F bins.
@@ -15,7 +15,7 @@ from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.evaluation.alignment import share_outside, word_extent
 from ssast_edge.fbank import fbank
 
-__all__ = ["Spoken", "find_word", "rows_in", "variants", "word_windows"]
+__all__ = ["Spoken", "find_word", "in_noise", "rows_in", "word_windows"]
 
 Samples = NDArray[np.float32]
 
@@ -23,9 +23,8 @@ SHORTEST_S, MARGIN_S = 0.12, 0.1  # of a word; of a window beside the longest
 FAINT = 10 ** (-55 / 20)  # root mean square of the word
 CLIPPED, CLIPPED_SHARE = 0.999, 0.02  # of the word's samples
 MORE_SHARE = 0.5  # loud frames beside the word, of those in it: another word, no click or breath
-SPEEDS = (0.93, 1.07)
-GAINS_DB = (-9.0, 6.0)
-NOISE_DB = 20.0  # below the word
+# Below the word, and the exponent of its power over frequency: a hiss, and a rumble as of engines.
+NOISES = ((20.0, 0.0), (10.0, -1.0))
 # Between the word's end and the window's: a model that looks back knows its last phone then.
 AFTER_FRAMES = (8, 12)
 
@@ -88,23 +87,24 @@ def rows_in(spoken: Spoken, bundle: Bundle, rows: int) -> float:
     return (spoken.end_s - spoken.start_s) * rows / window_s
 
 
-def variants(spoken: Spoken, rate: int, seed: int) -> Iterator[Spoken]:
-    """The recording itself, then faster, slower, softer, louder and with faint noise."""
-    import soxr
-
-    yield spoken
-    for speed in SPEEDS:
-        changed = soxr.resample(spoken.samples, rate * speed, rate)
-        yield Spoken(spoken.name, changed, spoken.start_s / speed, spoken.end_s / speed)
+def in_noise(spoken: Spoken, rate: int, seed: int) -> Iterator[Spoken]:
+    """The recording with each of NOISES under it."""
     rng = np.random.default_rng(seed)
     word = spoken.samples[int(spoken.start_s * rate) : int(spoken.end_s * rate)]
     level = float(np.sqrt(np.mean(word**2)))
-    for gain_db in GAINS_DB:
-        noise = rng.standard_normal(len(spoken.samples)) * level * 10 ** (-NOISE_DB / 20)
-        changed = (spoken.samples + noise) * 10 ** (gain_db / 20)
-        yield Spoken(
-            spoken.name, changed.clip(-1, 1).astype(np.float32), spoken.start_s, spoken.end_s
-        )
+    for below_db, exponent in NOISES:
+        noise = _noise(rng, len(spoken.samples), exponent) * level * 10 ** (-below_db / 20)
+        changed = (spoken.samples + noise).clip(-1, 1).astype(np.float32)
+        yield Spoken(spoken.name, changed, spoken.start_s, spoken.end_s)
+
+
+def _noise(rng: np.random.Generator, size: int, exponent: float) -> NDArray[np.float64]:
+    """Gaussian noise of root mean square 1 whose power goes by a power of the frequency."""
+    spectrum = np.fft.rfft(rng.standard_normal(size))
+    spectrum *= np.maximum(np.arange(len(spectrum)), 1) ** (exponent / 2)
+    spectrum[0] = 0
+    noise = np.fft.irfft(spectrum, size)
+    return np.asarray(noise / max(np.sqrt(np.mean(noise**2)), 1e-9))
 
 
 def word_windows(spoken: Spoken, bundle: Bundle, seed: int) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from ssast_edge.bundle import MANIFEST, Bundle
 from ssast_edge.enrollment.addition import add_word
 from ssast_edge.enrollment.background import read_background
 from ssast_edge.enrollment.classifier import Discriminant, LearnedWord, Recorded, learn_word
+from ssast_edge.enrollment.recordings import NOISES, Spoken, in_noise
 from ssast_edge.enrollment.stretches import PARTS, part_means, parts_of
 from ssast_edge.errors import BundleError
 from tests.ssast_edge.enrollment.conftest import BINS, HOP_MS, RANK, RATE, SEGMENTS
@@ -115,7 +116,7 @@ def test_a_folded_direction_gives_the_projections_score(voices: Bundle) -> None:
     along = rng.normal(size=PARTS * RANK).astype(np.float32)
     embeddings = rng.normal(-5, 3, (20, SEGMENTS, BINS)).astype(np.float32)
     lengths = (2.5, 4.0, 10.0)
-    weights, bias = background.unfold(along, lengths)
+    weights, bias = background.unfold(background.along(along, lengths))
     for length, weight, more in zip(lengths, weights, bias, strict=True):
         found = (embeddings * weight).sum(axis=(1, 2)) + more
         wanted = parts_of(background.project(embeddings), length) @ along
@@ -158,17 +159,18 @@ def test_the_threshold_leaves_the_share_that_was_asked_for(voices: Bundle) -> No
     )  # fmt: skip
     windows = np.zeros((4, 1, 2), np.float32)
     windows[:, :, 0] = 30.0
-    clip = Recorded(parts_of(windows, 1.0), windows)
+    clip = Recorded(parts_of(windows, 1.0), windows, np.zeros(4, np.bool_))
     learned = learn_word(
         background, [clip] * 5, length=1.0, false_accepts_per_hour=6.0, hop_ms=HOP_MS
     )
     share = 6.0 * 3 * HOP_MS / 3_600_000
-    scale = np.sqrt(PARTS)  # all parts are the same row
-    assert np.exp(-learned.threshold / scale) == pytest.approx(share, rel=0.5)
+    slope, at_zero = learned.weights[0, 0, 0], learned.bias[0]  # of the logit, by the first number
+    assert np.exp(at_zero / slope) == pytest.approx(share, rel=0.5)
     low, high = learned.range_per_hour
     assert low < 6.0 < high
     assert (learned.clip_scores > 3).all()
-    tail = Discriminant(background, (1.0,)).tail(np.eye(size, dtype=np.float32)[0])
+    along = background.along(np.eye(size, dtype=np.float32)[0], (1.0,))
+    tail = Discriminant(background, (1.0,)).tail(along)
     assert tail.share_above(tail.threshold(1e-4)) == pytest.approx(1e-4)
 
 
@@ -181,7 +183,7 @@ def test_a_recording_counts_as_heard_only_where_the_runtime_hears_it(voices: Bun
         rows = rng.normal(0, 0.01, (1, SEGMENTS, RANK)).astype(np.float32)
         at = np.linspace(0, 7, length)
         rows[0, -length:] += [path[round(i)] for i in at]
-        return Recorded(parts_of(rows, length), rows)
+        return Recorded(parts_of(rows, length), rows, np.zeros(1, np.bool_))
 
     clips = [said(4), said(4), said(4), said(4), said(10)]
     learned = learn_word(background, clips, length=4.0, false_accepts_per_hour=1.0, hop_ms=HOP_MS)
@@ -190,6 +192,44 @@ def test_a_recording_counts_as_heard_only_where_the_runtime_hears_it(voices: Bun
         heard = clip.windows[0] @ embedding + background.mean
         logit = ((learned.weights * heard).sum(axis=(1, 2)) + learned.bias).max()
         assert (logit > 0) == (score > 0)
+
+
+def test_a_word_that_noise_moves_far_is_heard_in_noise_too(voices: Bundle) -> None:
+    background = read_background(voices)
+    rng = np.random.default_rng(0)
+    word, moved = 6 * rng.normal(size=(2, SEGMENTS, RANK)).astype(np.float32)
+    forms = np.stack([word, moved - 0.5 * word])  # in noise little of it is left
+    embedding = np.linalg.pinv(background.basis)
+
+    def learned(count: int) -> list[bool]:
+        """Whether the forms are heard, of recordings with so many of them."""
+        clips = [
+            Recorded(parts_of(rows, SEGMENTS), rows, np.arange(count) > 0)
+            for rows in (
+                forms[:count] + rng.normal(0, 0.1, (count, SEGMENTS, RANK)).astype(np.float32)
+                for _ in range(5)
+            )
+        ]
+        found = learn_word(
+            background, clips, length=SEGMENTS, false_accepts_per_hour=1.0, hop_ms=HOP_MS
+        )
+        heard = forms @ embedding + background.mean
+        logits = np.einsum("vsw,fsw->fv", found.weights, heard) + found.bias
+        return (logits.max(axis=1) > 0).tolist()
+
+    assert learned(1) == [True, False]
+    assert learned(2) == [True, True]
+
+
+def test_noise_lies_as_far_below_the_word_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    word = 0.1 * rng.standard_normal(16000).astype(np.float32)
+    forms = list(in_noise(Spoken("word", word, 0.0, 1.0), 16000, seed=1))
+    assert len(forms) == len(NOISES)
+    for form, (below_db, _) in zip(forms, NOISES, strict=True):
+        ratio = np.mean((form.samples - word) ** 2) / np.mean(word**2)
+        assert 10 * np.log10(ratio) == pytest.approx(-below_db, abs=0.3)
+        assert (form.start_s, form.end_s) == (0.0, 1.0)
 
 
 def test_a_background_of_too_few_windows_is_refused(voices: Bundle) -> None:
