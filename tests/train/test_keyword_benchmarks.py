@@ -14,6 +14,7 @@ from ssast_edge.bundle import load_bundle  # noqa: E402
 from train.export import export_bundle  # noqa: E402
 from train.keywords import train_keywords  # noqa: E402
 from train.recipe import KeywordRecipe  # noqa: E402
+from train.triggers import SOUND_TRIGGER  # noqa: E402
 
 from .conftest import ONE_CORE  # noqa: E402
 
@@ -78,8 +79,8 @@ def test_a_trigger_of_sounds_is_judged_by_misses_confusions_and_speech(
     heard = sound_triggers.listen(bundle, track, "fold 2")
     assert 0 < heard.speech_hours < track.hours
     labels = bundle.labels[:2]
-    never = dataclasses.replace(sound_triggers.SOUND_TRIGGER, threshold=0.999)
-    always = dataclasses.replace(sound_triggers.SOUND_TRIGGER, threshold=1e-6)
+    never = dataclasses.replace(SOUND_TRIGGER, threshold=0.999)
+    always = dataclasses.replace(SOUND_TRIGGER, threshold=1e-6)
     silent = sound_triggers.count([heard, heard], labels, never)
     assert (silent.sounds, silent.missed, silent.fired_at) == (2, 2, {})
     assert silent.cost == 1.0

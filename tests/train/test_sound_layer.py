@@ -74,7 +74,7 @@ def test_noise_spares_sequences_with_labelled_sounds_where_wanted() -> None:
         keyword=1.0, labelled_sound_chance=0.5,
         labelled_sound_noise_share=0.0, labelled_sound_tilt_share=0.0,
     )  # fmt: skip
-    how = {"pool": pool_with_dog(), "labels": LABELS}
+    how: dict[str, Any] = {"pool": pool_with_dog(), "labels": LABELS}
     sounding = 0
     for (clean, target), (heard, _) in zip(
         draw(settings, **how), draw(settings, augment=noisy, **how), strict=True
