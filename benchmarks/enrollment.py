@@ -33,7 +33,7 @@ from ssast_edge.audio import read_audio
 from ssast_edge.backends import Backend, open_backend
 from ssast_edge.bundle import Bundle
 from ssast_edge.enrollment.background import Background, read_background
-from ssast_edge.enrollment.classifier import Discriminant, learn_word, scores_along
+from ssast_edge.enrollment.classifier import Discriminant, learn_word
 from ssast_edge.enrollment.enroll import find_outlier, hear
 from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.enrollment.recordings import Spoken, find_word
@@ -132,7 +132,7 @@ def said(
 
     noise: how many dB the streams' noise lies below the words, and what it is cut from.
     """
-    rng = np.random.default_rng(1)
+    rng, of_noise = np.random.default_rng(1), np.random.default_rng(3)
     found: list[Said] = []
     refused: dict[str, int] = {}
     lead_s = bundle.window_frames * bundle.fbank.hop_ms / 1000 + 0.3
@@ -146,7 +146,7 @@ def said(
             lead = _tone(rng, lead_s + rng.uniform(0, bundle.hop_ms / 1000))
             heard = np.concatenate([lead, samples, _tone(rng, 1.0)])
             if noise is not None:
-                heard = heard + _under(spoken, len(heard), *noise, rng)
+                heard = heard + _under(spoken, len(heard), *noise, of_noise)
             times, rows = streamed(heard, bundle, keeper)
             at = len(lead) / SAMPLE_RATE
             counts = (times >= at + spoken.start_s) & (times <= at + spoken.end_s + TAIL_S)
@@ -261,13 +261,13 @@ def draw(
     length = float(np.median([one.length for one in heard]))
     lengths = lengths_of(length, background.windows.shape[1])
     fisher = Discriminant(background, lengths)
-    weights = fisher.along(recorded)
+    directions = fisher.towards(recorded)
     learned = learn_word(
         background, recorded, length=length, false_accepts_per_hour=1.0, hop_ms=bundle.hop_ms
     )
     hops_apart = round(1000 * PEAK_S / bundle.hop_ms)
-    events = peaks(scores_along(weights, hops), hops_apart, 1 + int(max(RATES) * hours))
-    best = np.array([scores_along(weights, one.windows).max() for one in tested])
+    events = peaks(directions.scores(hops), hops_apart, 1 + int(max(RATES) * hours))
+    best = np.array([directions.scores(one.windows).max() for one in tested])
     misses = []
     for rate in RATES:
         allowed = int(rate * hours)
@@ -401,8 +401,8 @@ def measure(
         "split": split,
         "background_hours": round(hours, 4),
         "one_event_is": [round(end, 3) for end in rate_interval(1, hours)],
-        "enrolled_in_noise": with_noise,
-        "heard_in_noise_db": below_db,
+        "with_noise": with_noise,
+        "below_db": below_db,
         "refused": refused,
         "results": results,
         "draws": draws,
@@ -416,9 +416,9 @@ def measure(
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--clips", type=click.IntRange(3, 10), multiple=True, default=(3, 5, 10))
 @click.option("--word", "words", multiple=True, help="Only these words.")
-@click.option("--forms/--no-forms", "with_noise", default=True, show_default=True,
+@click.option("--with-noise/--without-noise", default=True, show_default=True,
               help="Enroll each recording in noise as well, as the command does.")  # fmt: skip
-@click.option("--noise-db", type=float, help="Hear the words in noise so far below them.")
+@click.option("--below-db", type=float, help="Hear the words in noise so far below them.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False))
 def main(
     bundle: str,
@@ -428,12 +428,12 @@ def main(
     clips: tuple[int, ...],
     words: tuple[str, ...],
     with_noise: bool,
-    noise_db: float | None,
+    below_db: float | None,
     out: Path | None,
 ) -> None:
     """Enroll words of a split of DATA from a few recordings and measure."""
     with one_line_errors():
-        result = measure(bundle, data, split, seeds, clips, with_noise, words, noise_db)
+        result = measure(bundle, data, split, seeds, clips, with_noise, words, below_db)
         write_json(result, out / "enrollment.json" if out else None)
         if out is not None:
             figure(result, out / "enrollment.png")

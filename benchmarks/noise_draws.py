@@ -30,7 +30,7 @@ RATES = (0.0, 0.1, 0.2, 0.4, 0.5, 1.0)
 
 def curve(report: dict[str, Any], detector: str, condition: str) -> list[Point]:
     """The curve of one detector in one condition of a report."""
-    for result in report["results"]:
+    for result in report.get("results", ()):
         if (result["detector"], result["condition"]) == (detector, condition):
             return [
                 Point(
@@ -43,7 +43,13 @@ def curve(report: dict[str, Any], detector: str, condition: str) -> list[Point]:
 
 
 def pooled(curves: Sequence[Sequence[Point]]) -> list[Point]:
-    """Setting by setting, the counts of all draws together."""
+    """Setting by setting, the counts of all draws together.
+
+    Raises ValueError for curves of other settings or words: they are of other triggers or data.
+    """
+    told = {tuple((point.setting, point.words) for point in points) for points in curves}
+    if len(told) > 1:
+        raise ValueError("the reports' curves differ in settings or words: are they of one bundle?")
     return [
         Point(
             points[0].setting,
@@ -79,12 +85,14 @@ def main(reports: tuple[Path, ...], detector: str, condition: str, out: Path | N
     """Pool the draws."""
     with one_line_errors():
         found = [json.loads(path.read_text(encoding="utf-8")) for path in reports]
+        curves = [curve(report, detector, condition) for report in found]
         seeds = [report["data"]["seed"] for report in found]
         if len(set(seeds)) < len(seeds):
             raise ValueError(f"each report must have a seed of its own, got {seeds}")
-        curves = [curve(report, detector, condition) for report in found]
         whole = pooled(curves)
-        ships = [next(p for p in points if p.setting == 0) for points in (whole, *curves)]
+        ships = [p for points in (whole, *curves) for p in points if p.setting == 0]
+        if not ships:
+            raise ValueError(f"{detector} has no setting 0: it is no bundle")
         write_json(
             {
                 "detector": detector,

@@ -24,7 +24,7 @@ from ssast_edge.bundle import Bundle, load_bundle
 from ssast_edge.evaluation.intervals import rate_interval
 from ssast_edge.evaluation.matching import match
 from ssast_edge.evaluation.scores import THRESHOLDS, HopScores, replay, run_bundle
-from ssast_edge.evaluation.track import Track, build_track
+from ssast_edge.evaluation.track import SAMPLE_RATE, Track, build_track
 from ssast_edge.trigger import TriggerConfig
 from train.errors import one_line_errors
 from train.packs import read_packs
@@ -54,13 +54,13 @@ class Counts:
 
     sounds: int
     missed: int
-    confused: int
+    confused: int  # events beside speech that are not of what sounds, or too late
     fired_at: Mapping[str, int]
     speech_hours: float
 
     @property
     def cost(self) -> float:
-        """Share of the sounds missed or taken for another, and a price on speech that fires."""
+        """Share of the sounds missed, plus events at none, and a price on speech that fires."""
         per_hour = sum(self.fired_at.values()) / self.speech_hours
         return (self.missed + self.confused) / self.sounds + SPEECH_PRICE * per_hour
 
@@ -95,7 +95,7 @@ def listen(bundle: Bundle, track: Track, title: str) -> Heard:
     with tqdm(total=len(track.samples), desc=title, unit="sample", unit_scale=True) as progress:
         hops = run_bundle(bundle, track.samples, progress.update)
     spans = zip(track.sources, np.diff(track.bounds).tolist(), strict=True)
-    seconds = sum(samples for source, samples in spans if source.kind == "speech") / 16000
+    seconds = sum(size for source, size in spans if source.kind == "speech") / SAMPLE_RATE
     return Heard(hops, replace(track, samples=track.samples[:0]), seconds / 3600)
 
 

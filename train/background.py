@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ssast_edge.audio import read_audio
 from ssast_edge.bundle import Bundle, bundle_parts, is_shipped, rewrite_bundle
 from ssast_edge.enrollment.background import Background
-from ssast_edge.enrollment.recordings import Spoken, rows_in, word_windows
+from ssast_edge.enrollment.recordings import Spoken, in_room, rows_in, word_windows
 from ssast_edge.enrollment.stretches import parts_of
 from ssast_edge.evaluation.alignment import word_extent
 from ssast_edge.fbank import fbank
@@ -142,6 +142,8 @@ def fit_background(
         return [backend.infer_both(np.ascontiguousarray(w))[1] for w in windows]
 
     noises = [read_audio(clip.path) for clip in noise]
+    if not noises:
+        raise ValueError("no recording of background noise: words cannot be learned in noise")
     speech: list[FloatArray] = []
     alone: list[list[FloatArray]] = []
     lengths: list[float] = []
@@ -152,8 +154,7 @@ def fit_background(
         if number < len(running):
             speech += embed(_windows(samples, bundle, rng))
         else:
-            noisy = _in_noise(samples, noises, rng)
-            length, windows = _said([samples, noisy], bundle, number)
+            length, windows = _said(samples, bundle, noises, rng, number)
             lengths.append(length)
             alone.append(embed(windows))
         if progress is not None:
@@ -173,33 +174,39 @@ def _windows(samples: FloatArray, bundle: Bundle, rng: np.random.Generator) -> I
         yield features[stop - frames : stop]
 
 
-def _in_noise(
-    samples: FloatArray, noises: Sequence[FloatArray], rng: np.random.Generator
-) -> FloatArray:
-    """A recording with some noise under it, by the level of its loudest third."""
-    noise = noises[int(rng.integers(len(noises)))]
-    first = int(rng.integers(max(1, len(noise) - len(samples))))
-    under = np.resize(noise[first : first + len(samples)], len(samples))
-    pieces = (samples[: len(samples) // 160 * 160].reshape(-1, 160) ** 2).mean(axis=1)
-    loud = np.sort(pieces)[-max(1, len(pieces) // 3) :].mean() if len(pieces) else 0.0
-    gain = np.sqrt(loud / (np.mean(under**2) + 1e-12) / 10 ** (rng.uniform(*_NOISE_DB) / 10))
-    return np.asarray(samples + gain * under, np.float32).clip(-1, 1)
-
-
-def _said(forms: Sequence[FloatArray], bundle: Bundle, seed: int) -> tuple[float, FloatArray]:
+def _said(
+    samples: FloatArray,
+    bundle: Bundle,
+    noises: Sequence[FloatArray],
+    rng: np.random.Generator,
+    seed: int,
+) -> tuple[float, FloatArray]:
     """How many rows of an embedding the word of a recording is long, and windows that end with it.
 
-    Or a little later, as `word_windows` gives them. forms: the recording, and others of it.
+    Or a little later, as `word_windows` gives them; the same once more in noise.
     """
     assert bundle.embedding is not None
-    first, last = word_extent(fbank(forms[0], bundle.fbank))
+    first, last = word_extent(fbank(samples, bundle.fbank))
     hop_s = bundle.fbank.hop_ms / 1000
     longest = bundle.window_frames - 1
-    spoken = [
-        Spoken("", samples, max(first, last - longest) * hop_s, last * hop_s) for samples in forms
-    ]
-    rows = rows_in(spoken[0], bundle, bundle.embedding.segments)
-    return rows, np.concatenate([word_windows(form, bundle, seed) for form in spoken])
+    spoken = Spoken("", samples, max(first, last - longest) * hop_s, last * hop_s)
+    rows = rows_in(spoken, bundle, bundle.embedding.segments)
+    plain = in_room(spoken, bundle, seed)
+    forms = (plain, _in_noise(plain, bundle.fbank.sample_rate, noises, rng))
+    return rows, np.concatenate([word_windows(form, bundle, seed) for form in forms])
+
+
+def _in_noise(
+    spoken: Spoken, rate: int, noises: Sequence[FloatArray], rng: np.random.Generator
+) -> Spoken:
+    """The recording with some noise under all of it, so far below the word."""
+    noise = noises[int(rng.integers(len(noises)))]
+    size = len(spoken.samples)
+    under = np.resize(noise[int(rng.integers(max(1, len(noise) - size))) :], size)
+    word = spoken.samples[int(spoken.start_s * rate) : int(spoken.end_s * rate)]
+    level = np.sqrt(np.mean(word**2) / (np.mean(under**2) + 1e-12))
+    gain = level * 10 ** (-rng.uniform(*_NOISE_DB) / 20)
+    return replace(spoken, samples=(spoken.samples + gain * under).clip(-1, 1).astype(np.float32))
 
 
 def _fit(

@@ -50,10 +50,10 @@ class Background:
         by_part = direction.reshape(PARTS, size)
         return np.stack([part_means(length, rows).T @ by_part for length in lengths])
 
-    def unfold(self, along: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Weights (V, S, W) and biases (V,) that give of an embedding what (V, S, P) give here."""
+    def unfold(self, along: FloatArray, bias: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Weights (V, S, W) and biases (V,) for embeddings, of (V, S, P) and (V,) for rows."""
         weights = (along @ self.basis.T).astype(np.float32)
-        return weights, -(weights @ self.mean).sum(axis=1)
+        return weights, (bias - (weights @ self.mean).sum(axis=1)).astype(np.float32)
 
 
 def read_background(bundle: Bundle) -> Background:

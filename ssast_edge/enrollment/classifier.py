@@ -8,8 +8,11 @@ score is the highest. Knows nothing of audio or files. R numbers describe a word
 length; V directions and lengths.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +22,12 @@ from ssast_edge.enrollment.stretches import lengths_of, parts_of
 
 __all__ = [
     "CONFIDENT",
+    "Directions",
     "Discriminant",
     "LearnedWord",
     "Recorded",
     "Tail",
     "learn_word",
-    "scores_along",
 ]
 
 FloatArray = NDArray[np.float32]
@@ -75,6 +78,23 @@ class Recorded:
     is_noisy: NDArray[np.bool_]  # (N,)
 
 
+class Directions(NamedTuple):
+    """weights (V, S, P) and bias (V,): the score of a window is the highest over V."""
+
+    weights: FloatArray
+    bias: FloatArray
+
+    def scores(self, windows: FloatArray) -> FloatArray:
+        """(N,) of windows (N, S, P), as the runtime has it."""
+        flat = windows.reshape(len(windows), -1) @ self.weights.reshape(len(self.weights), -1).T
+        return np.asarray((flat + self.bias).max(axis=1), np.float32)
+
+    def scaled(self, zero: float, one: float) -> Directions:
+        """The same with 0 where the score was `zero`, and 1 where it was `one` above that."""
+        weights = np.asarray(self.weights / one, np.float32)
+        return Directions(weights, np.asarray((self.bias - zero) / one, np.float32))
+
+
 class Discriminant:
     """Directions in which recordings stand out from the background at some lengths."""
 
@@ -86,28 +106,34 @@ class Discriminant:
         self._covariance = covariance + SHRINKAGE * np.trace(covariance) / size * np.eye(size)
         self._centre = other.mean(axis=0)
 
-    def along(self, clips: Sequence[Recorded]) -> FloatArray:
-        """(V, S, P) weights towards the recordings; each of them counts as much."""
+    def towards(self, clips: Sequence[Recorded]) -> Directions:
+        """To the recordings as they are, and in noise where each of them has such windows.
+
+        Each recording counts as much, and each direction fires alike on the background: its tail
+        begins at 0, and reaches 1 in ALIKE_SHARE of the windows.
+        """
         found = []
         for is_noisy in (False, True):
-            means = [c.parts[c.is_noisy == is_noisy] for c in clips]
-            if all(map(len, means)):
-                towards = np.mean([parts.mean(axis=0) for parts in means], axis=0)
-                along = self.background.along(self._direction(towards), self.lengths)
-                found.append(along / max(self.tail(along).threshold(ALIKE_SHARE), 1e-6))
-        return np.concatenate(found)
+            parts = [clip.parts[clip.is_noisy == is_noisy] for clip in clips]
+            if not all(map(len, parts)):
+                continue
+            mean = np.mean([of_clip.mean(axis=0) for of_clip in parts], axis=0)
+            weights = self.background.along(self._direction(mean), self.lengths)
+            plain = Directions(weights, np.zeros(len(weights), np.float32))
+            tail = self.tail(plain)
+            found.append(plain.scaled(tail.start, tail.threshold(ALIKE_SHARE) - tail.start))
+        return Directions(
+            np.concatenate([one.weights for one in found]),
+            np.concatenate([one.bias for one in found]),
+        )
 
     def _direction(self, mean: FloatArray) -> FloatArray:
         found = np.linalg.solve(self._covariance, mean - self._centre)
         return np.asarray(found / np.linalg.norm(found), np.float32)
 
-    def scores(self, along: FloatArray, windows: FloatArray) -> FloatArray:
-        """(N,) of windows (N, S, P), the highest over V, as the runtime has it."""
-        return scores_along(along, windows)
-
-    def tail(self, along: FloatArray) -> Tail:
-        """Of the background's scores along a direction."""
-        scores = np.sort(self.scores(along, self.background.windows))
+    def tail(self, directions: Directions) -> Tail:
+        """Of the background's scores along directions."""
+        scores = np.sort(directions.scores(self.background.windows))
         count = max(10, round(TAIL_SHARE * len(scores)))
         start = float(scores[-count - 1])
         excess = float(np.mean(scores[-count:] - start))
@@ -120,17 +146,11 @@ class Discriminant:
         """
         found = []
         for index, clip in enumerate(clips):
-            along = self.along([c for i, c in enumerate(clips) if i != index])
-            tail = self.tail(along)
-            best = float(self.scores(along, clip.windows).max())
+            others = self.towards([c for i, c in enumerate(clips) if i != index])
+            tail = self.tail(others)
+            best = float(others.scores(clip.windows[~clip.is_noisy]).max())
             found.append((best - tail.start) / tail.excess)
         return np.array(found, np.float32)
-
-
-def scores_along(weights: FloatArray, windows: FloatArray) -> FloatArray:
-    """(N,) the highest over V, of weights (V, S, P) and windows (N, S, P)."""
-    flat = windows.reshape(len(windows), -1) @ weights.reshape(len(weights), -1).T
-    return np.asarray(flat.max(axis=1), np.float32)
 
 
 def learn_word(
@@ -148,21 +168,22 @@ def learn_word(
     """
     lengths = lengths_of(length, background.windows.shape[1])
     fisher = Discriminant(background, lengths)
-    along = fisher.along(clips)
-    tail = fisher.tail(along)
+    directions = fisher.towards(clips)
+    tail = fisher.tail(directions)
     hops_per_hour = 3_600_000 / hop_ms
     share = false_accepts_per_hour * HOPS_PER_EVENT / hops_per_hour
     threshold = tail.threshold(min(share, tail.share))
-    median = float(np.median([fisher.scores(along, clip.windows).max() for clip in clips]))
+    as_recorded = [directions.scores(c.windows[~c.is_noisy]).max() for c in clips]
+    median = float(np.median(as_recorded))
     slope = CONFIDENT / max(median - threshold, tail.excess)
-    weights, bias = background.unfold(along * np.float32(slope))
+    weights, bias = background.unfold(*directions.scaled(threshold, 1 / slope))
     # An exponential's mean from n values is known to 2 / sqrt(n), and the rate goes by it.
     spread = 2 / np.sqrt(tail.count) * (threshold - tail.start) / tail.excess
     ends = false_accepts_per_hour * np.exp([-spread, spread])
     held_out = fisher.held_out_scores(clips) * tail.excess + tail.start
     return LearnedWord(
         weights=weights,
-        bias=np.asarray(bias - slope * threshold, np.float32),
+        bias=bias,
         threshold=threshold,
         range_per_hour=(float(ends[0]), float(ends[1])),
         clip_scores=np.asarray(slope * (held_out - threshold), np.float32),

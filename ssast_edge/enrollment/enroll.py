@@ -15,7 +15,7 @@ from ssast_edge.bundle.enrolled import EnrolledScores
 from ssast_edge.enrollment.background import Background
 from ssast_edge.enrollment.classifier import CONFIDENT, LearnedWord, Recorded, learn_word
 from ssast_edge.enrollment.errors import EnrollmentError
-from ssast_edge.enrollment.recordings import Spoken, in_noise, rows_in, word_windows
+from ssast_edge.enrollment.recordings import Spoken, in_noise, in_room, rows_in, word_windows
 from ssast_edge.enrollment.stretches import parts_of
 from ssast_edge.evaluation.clips import SILENCE_LABEL, UNKNOWN_LABEL
 from ssast_edge.spotter import to_scores
@@ -116,7 +116,8 @@ def hear(
     known = EnrolledScores(bundle.enrolled) if bundle.enrolled else None
     rate = bundle.fbank.sample_rate
     for number, clip in enumerate(clips):
-        forms = [clip, *(in_noise(clip, rate, number) if with_noise else ())]
+        plain = in_room(clip, bundle, number)
+        forms = [plain, *(in_noise(plain, rate, number) if with_noise else ())]
         parts, windows, is_noisy, scores = [], [], [], np.zeros(len(bundle.labels))
         for index, form in enumerate(forms):
             for window in word_windows(form, bundle, seed=1000 * number + index):

@@ -15,7 +15,7 @@ from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.evaluation.alignment import share_outside, word_extent
 from ssast_edge.fbank import fbank
 
-__all__ = ["Spoken", "find_word", "in_noise", "rows_in", "word_windows"]
+__all__ = ["Spoken", "find_word", "in_noise", "in_room", "rows_in", "word_windows"]
 
 Samples = NDArray[np.float32]
 
@@ -25,6 +25,7 @@ CLIPPED, CLIPPED_SHARE = 0.999, 0.02  # of the word's samples
 MORE_SHARE = 0.5  # loud frames beside the word, of those in it: another word, no click or breath
 # Below the word, and the exponent of its power over frequency: a hiss, and a rumble as of engines.
 NOISES = ((20.0, 0.0), (10.0, -1.0))
+LOWEST_HZ = 60.0  # of a noise: what lies below is no level that is heard
 # Between the word's end and the window's: a model that looks back knows its last phone then.
 AFTER_FRAMES = (8, 12)
 
@@ -87,44 +88,54 @@ def rows_in(spoken: Spoken, bundle: Bundle, rows: int) -> float:
     return (spoken.end_s - spoken.start_s) * rows / window_s
 
 
-def in_noise(spoken: Spoken, rate: int, seed: int) -> Iterator[Spoken]:
-    """The recording with each of NOISES under it."""
-    rng = np.random.default_rng(seed)
-    word = spoken.samples[int(spoken.start_s * rate) : int(spoken.end_s * rate)]
-    level = float(np.sqrt(np.mean(word**2)))
-    for below_db, exponent in NOISES:
-        noise = _noise(rng, len(spoken.samples), exponent) * level * 10 ** (-below_db / 20)
-        changed = (spoken.samples + noise).clip(-1, 1).astype(np.float32)
-        yield Spoken(spoken.name, changed, spoken.start_s, spoken.end_s)
-
-
-def _noise(rng: np.random.Generator, size: int, exponent: float) -> NDArray[np.float64]:
-    """Gaussian noise of root mean square 1 whose power goes by a power of the frequency."""
-    spectrum = np.fft.rfft(rng.standard_normal(size))
-    spectrum *= np.maximum(np.arange(len(spectrum)), 1) ** (exponent / 2)
-    spectrum[0] = 0
-    noise = np.fft.irfft(spectrum, size)
-    return np.asarray(noise / max(np.sqrt(np.mean(noise**2)), 1e-9))
-
-
-def word_windows(spoken: Spoken, bundle: Bundle, seed: int) -> NDArray[np.float32]:
-    """(len(AFTER_FRAMES), T, F) raw log-mel: room tone where the recording is too short."""
+def in_room(spoken: Spoken, bundle: Bundle, seed: int) -> Spoken:
+    """The recording with room tone before and after, as long as windows that end with it want."""
     config, rate = bundle.fbank, bundle.fbank.sample_rate
-    frames, hop = bundle.window_frames, config.hop_samples
     rng = np.random.default_rng(seed)
     end = round(spoken.end_s * rate)
-    before = max(0, frames * hop + config.window_samples - end)
-    after = max(0, end + (AFTER_FRAMES[-1] + 1) * hop + config.window_samples - len(spoken.samples))
+    window = bundle.window_frames * config.hop_samples + config.window_samples
+    tail = (AFTER_FRAMES[-1] + 1) * config.hop_samples + config.window_samples
+    before, after = max(0, window - end), max(0, end + tail - len(spoken.samples))
     quiet = _quiet(spoken.samples)
-    padded = np.concatenate(
+    samples = np.concatenate(
         [
             quiet * rng.standard_normal(before),
             spoken.samples,
             quiet * rng.standard_normal(after),
         ]
     ).astype(np.float32)
-    features = fbank(padded, config)
-    last = (before + end) // hop
+    lead_s = before / rate
+    return Spoken(spoken.name, samples, spoken.start_s + lead_s, spoken.end_s + lead_s)
+
+
+def in_noise(spoken: Spoken, rate: int, seed: int) -> Iterator[Spoken]:
+    """The recording with each of NOISES under all of it."""
+    rng = np.random.default_rng(seed)
+    word = spoken.samples[int(spoken.start_s * rate) : int(spoken.end_s * rate)]
+    level = float(np.sqrt(np.mean(word**2)))
+    for below_db, exponent in NOISES:
+        noise = _noise(rng, len(spoken.samples), rate, exponent) * level * 10 ** (-below_db / 20)
+        changed = (spoken.samples + noise).clip(-1, 1).astype(np.float32)
+        yield Spoken(spoken.name, changed, spoken.start_s, spoken.end_s)
+
+
+def _noise(rng: np.random.Generator, size: int, rate: int, exponent: float) -> NDArray[np.float64]:
+    """Gaussian noise of root mean square 1 whose power goes by a power of the frequency."""
+    spectrum = np.fft.rfft(rng.standard_normal(size))
+    hertz = np.fft.rfftfreq(size, 1 / rate)
+    heard = hertz >= LOWEST_HZ
+    spectrum[heard] *= hertz[heard] ** (exponent / 2)
+    spectrum[~heard] = 0
+    noise = np.fft.irfft(spectrum, size)
+    return np.asarray(noise / max(np.sqrt(np.mean(noise**2)), 1e-9))
+
+
+def word_windows(spoken: Spoken, bundle: Bundle, seed: int) -> NDArray[np.float32]:
+    """(len(AFTER_FRAMES), T, F) raw log-mel: room tone where the recording is too short."""
+    config, frames = bundle.fbank, bundle.window_frames
+    heard = in_room(spoken, bundle, seed)
+    features = fbank(heard.samples, config)
+    last = round(heard.end_s * config.sample_rate) // config.hop_samples
     return np.stack([features[last + extra - frames : last + extra] for extra in AFTER_FRAMES])
 
 

@@ -14,7 +14,14 @@ from ssast_edge.backends import open_backend
 from ssast_edge.bundle import MANIFEST, Bundle
 from ssast_edge.enrollment.addition import add_word
 from ssast_edge.enrollment.background import read_background
-from ssast_edge.enrollment.classifier import Discriminant, LearnedWord, Recorded, learn_word
+from ssast_edge.enrollment.classifier import (
+    ALIKE_SHARE,
+    Directions,
+    Discriminant,
+    LearnedWord,
+    Recorded,
+    learn_word,
+)
 from ssast_edge.enrollment.recordings import NOISES, Spoken, in_noise
 from ssast_edge.enrollment.stretches import PARTS, part_means, parts_of
 from ssast_edge.errors import BundleError
@@ -116,7 +123,7 @@ def test_a_folded_direction_gives_the_projections_score(voices: Bundle) -> None:
     along = rng.normal(size=PARTS * RANK).astype(np.float32)
     embeddings = rng.normal(-5, 3, (20, SEGMENTS, BINS)).astype(np.float32)
     lengths = (2.5, 4.0, 10.0)
-    weights, bias = background.unfold(background.along(along, lengths))
+    weights, bias = background.unfold(background.along(along, lengths), np.zeros(3, np.float32))
     for length, weight, more in zip(lengths, weights, bias, strict=True):
         found = (embeddings * weight).sum(axis=(1, 2)) + more
         wanted = parts_of(background.project(embeddings), length) @ along
@@ -170,7 +177,7 @@ def test_the_threshold_leaves_the_share_that_was_asked_for(voices: Bundle) -> No
     assert low < 6.0 < high
     assert (learned.clip_scores > 3).all()
     along = background.along(np.eye(size, dtype=np.float32)[0], (1.0,))
-    tail = Discriminant(background, (1.0,)).tail(along)
+    tail = Discriminant(background, (1.0,)).tail(Directions(along, np.zeros(1, np.float32)))
     assert tail.share_above(tail.threshold(1e-4)) == pytest.approx(1e-4)
 
 
@@ -221,6 +228,24 @@ def test_a_word_that_noise_moves_far_is_heard_in_noise_too(voices: Bundle) -> No
     assert learned(2) == [True, True]
 
 
+def test_directions_fire_alike_on_the_background(voices: Bundle) -> None:
+    # Far off the middle, so that thresholds along a direction may be of either sign.
+    background = read_background(voices)
+    background = replace(background, windows=background.windows - 5)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(0, 3, (2, SEGMENTS, RANK)).astype(np.float32)
+    clip = Recorded(parts_of(rows, SEGMENTS), rows, np.array([False, True]))
+    fisher = Discriminant(background, (float(SEGMENTS),))
+    both = fisher.towards([clip] * 3)
+    assert len(both.weights) == 2
+    for weights, bias in zip(both.weights, both.bias, strict=True):
+        tail = fisher.tail(Directions(weights[None], bias[None]))
+        assert tail.start == pytest.approx(0, abs=1e-3)
+        assert tail.threshold(ALIKE_SHARE) == pytest.approx(1, abs=1e-3)
+    plain = Recorded(clip.parts[:1], clip.windows[:1], clip.is_noisy[:1])
+    assert len(fisher.towards([clip, plain]).weights) == 1, "one is not there in noise"
+
+
 def test_noise_lies_as_far_below_the_word_as_it_says() -> None:
     rng = np.random.default_rng(0)
     word = 0.1 * rng.standard_normal(16000).astype(np.float32)
@@ -230,6 +255,9 @@ def test_noise_lies_as_far_below_the_word_as_it_says() -> None:
         ratio = np.mean((form.samples - word) ** 2) / np.mean(word**2)
         assert 10 * np.log10(ratio) == pytest.approx(-below_db, abs=0.3)
         assert (form.start_s, form.end_s) == (0.0, 1.0)
+    hiss, rumble = (np.abs(np.fft.rfft(form.samples - word)) ** 2 for form in forms)
+    for power, high in ((hiss, (0.3, 0.7)), (rumble, (0.0, 0.3))):
+        assert high[0] < power[4000:].sum() / power.sum() < high[1], "above 4 kHz"
 
 
 def test_a_background_of_too_few_windows_is_refused(voices: Bundle) -> None:
