@@ -107,16 +107,22 @@ def streamed(samples: Array, bundle: Bundle, keeper: Keeper) -> tuple[NDArray[np
 
 
 def background_hops(
-    clips: Sequence[Clip | Array], bundle: Bundle, keeper: Keeper
+    clips: Sequence[Clip | Array],
+    bundle: Bundle,
+    keeper: Keeper,
+    noise: tuple[float, Sequence[Array]] | None = None,
 ) -> tuple[Array, float]:
-    """Projections (H, S, P) of all recordings one after the other, and hours."""
-    rng = np.random.default_rng(0)
+    """Projections (H, S, P) of all recordings one after the other, and hours. noise: of `said`."""
+    rng, of_noise = np.random.default_rng(0), np.random.default_rng(4)
     rows, seconds = [], 0.0
     with click.progressbar(rng.permutation(len(clips)), label="background", file=sys.stderr) as bar:
         for index in bar:
             clip = clips[index]
             samples = read_audio(clip.path) if isinstance(clip, Clip) else clip
+            whole = Spoken("", samples, 0.0, len(samples) / SAMPLE_RATE)
             samples = np.concatenate([_tone(rng, rng.uniform(0.3, 1.5)), samples])
+            if noise is not None:
+                samples = samples + _under(whole, len(samples), *noise, of_noise)
             rows.append(streamed(samples, bundle, keeper)[1])
             seconds += len(samples) / SAMPLE_RATE
     return np.concatenate(rows), seconds / 3600
@@ -367,12 +373,12 @@ def measure(
         if clip.split == split
     ]
     telephone = telephone_speech(data, split)
-    hops, hours = background_hops([*running, *telephone], bundle, keeper)
-    wanted = [one for one in words_of(data, split) if not words or one[0] in words]
     noise = None
     if below_db is not None:
         clips_of_noise = [c for c in read_packs(data, ("background_noise",)) if c.split == split]
         noise = below_db, [read_audio(clip.path) for clip in clips_of_noise]
+    hops, hours = background_hops([*running, *telephone], bundle, keeper, noise)
+    wanted = [one for one in words_of(data, split) if not words or one[0] in words]
     everything, refused = said(wanted, bundle, keeper, noise)
     names = sorted({one.word for one in everything})
     groups: dict[str, tuple[str, ...]] = {
@@ -418,7 +424,9 @@ def measure(
 @click.option("--word", "words", multiple=True, help="Only these words.")
 @click.option("--with-noise/--without-noise", default=True, show_default=True,
               help="Enroll each recording in noise as well, as the command does.")  # fmt: skip
-@click.option("--below-db", type=float, help="Hear the words in noise so far below them.")
+@click.option(
+    "--below-db", type=float, help="Hear all of it in noise, so far below each recording."
+)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False))
 def main(
     bundle: str,

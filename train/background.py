@@ -51,6 +51,8 @@ RANK = 48  # numbers of a row
 WHITENING = 0.25  # exponent of a direction's variance
 _LARGEST_GAIN_DB, _SMALLEST_GAIN_DB = 4.0, -14.0
 _NOISE_DB = (5.0, 25.0)  # of a word above the noise
+# Of the running audio that lies in noise: noise alone shall lead towards no word.
+_NOISY_SHARE = 0.5
 
 
 def background_clips(root: Path, synthetic: Sequence[Path] = ()) -> tuple[list[Clip], list[Clip]]:
@@ -129,8 +131,8 @@ def fit_background(
 ) -> Background:
     """The background from running audio and from words said alone, by the bundle's float model.
 
-    noise: what lies under each of the words once more, so that what noise does to a word counts as
-    no difference between recordings of it.
+    noise: what lies under some of the running audio, and under each of the words once more, so that
+    what noise does to a word counts as no difference between recordings of it.
     """
     from ssast_edge.backends import open_backend
 
@@ -152,6 +154,9 @@ def fit_background(
         gain_db = rng.uniform(_SMALLEST_GAIN_DB, _LARGEST_GAIN_DB)
         samples = (samples * np.float32(10 ** (gain_db / 20))).clip(-1, 1)
         if number < len(running):
+            if rng.random() < _NOISY_SHARE:
+                whole = Spoken("", samples, 0.0, len(samples) / bundle.fbank.sample_rate)
+                samples = _in_noise(whole, bundle.fbank.sample_rate, noises, rng).samples
             speech += embed(_windows(samples, bundle, rng))
         else:
             length, windows = _said(samples, bundle, noises, rng, number)
