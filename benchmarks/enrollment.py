@@ -39,6 +39,7 @@ from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.enrollment.recordings import Spoken, find_word
 from ssast_edge.enrollment.stretches import lengths_of
 from ssast_edge.evaluation.intervals import rate_interval
+from train.background import noise_as_loud
 from train.errors import one_line_errors
 from train.packs import Clip, Split, read_packs, split_of
 from train.phone_alignment import Aligner
@@ -164,11 +165,8 @@ def _under(
     spoken: Spoken, size: int, below_db: float, noises: Sequence[Array], rng: np.random.Generator
 ) -> Array:
     """Noise (size,), so many dB below a word."""
-    noise = noises[int(rng.integers(len(noises)))]
-    cut = np.resize(noise[int(rng.integers(max(1, len(noise) - size))) :], size)
-    word = spoken.samples[int(spoken.start_s * SAMPLE_RATE) : int(spoken.end_s * SAMPLE_RATE)]
-    level = np.sqrt(np.mean(word**2) / (np.mean(cut**2) + 1e-12))
-    return np.asarray(cut * level * 10 ** (-below_db / 20), np.float32)
+    noise = noise_as_loud(spoken, size, SAMPLE_RATE, noises, rng)
+    return np.asarray(noise * 10 ** (-below_db / 20), np.float32)
 
 
 def words_of(data: Path, split: Split) -> list[tuple[str, str, str, Array]]:

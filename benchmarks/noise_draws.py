@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from benchmarks.output import write_json
-from ssast_edge.evaluation.curves import Point, best_within
+from ssast_edge.evaluation.curves import Point, best_within, together
 from ssast_edge.evaluation.intervals import miss_interval, rate_interval
 from train.errors import one_line_errors
 
@@ -47,20 +48,11 @@ def pooled(curves: Sequence[Sequence[Point]]) -> list[Point]:
 
     Raises ValueError for curves of other settings or words: they are of other triggers or data.
     """
-    told = {tuple((point.setting, point.words) for point in points) for points in curves}
-    if len(told) > 1:
+    grids = {tuple((point.setting, point.words) for point in points) for points in curves}
+    if len(grids) > 1:
         raise ValueError("the reports' curves differ in settings or words: are they of one bundle?")
-    return [
-        Point(
-            points[0].setting,
-            sum(p.words for p in points),
-            sum(p.missed for p in points),
-            sum(p.false_accepts for p in points),
-            sum(p.duplicates for p in points),
-            sum(p.hours for p in points),
-        )
-        for points in zip(*curves, strict=True)
-    ]
+    hours = sum(points[0].hours for points in curves)
+    return [replace(point, hours=hours) for point in together(dict(enumerate(curves)))]
 
 
 def told(point: Point | None, draws: int) -> dict[str, Any] | None:

@@ -34,6 +34,7 @@ __all__ = [
     "add_background",
     "background_clips",
     "fit_background",
+    "noise_as_loud",
 ]
 
 FloatArray = NDArray[np.float32]
@@ -205,13 +206,20 @@ def _in_noise(
     spoken: Spoken, rate: int, noises: Sequence[FloatArray], rng: np.random.Generator
 ) -> Spoken:
     """The recording with some noise under all of it, so far below the word."""
+    under = noise_as_loud(spoken, len(spoken.samples), rate, noises, rng)
+    below_db = rng.uniform(*_NOISE_DB)
+    noisy = (spoken.samples + under * 10 ** (-below_db / 20)).clip(-1, 1)
+    return replace(spoken, samples=noisy.astype(np.float32))
+
+
+def noise_as_loud(
+    spoken: Spoken, size: int, rate: int, noises: Sequence[FloatArray], rng: np.random.Generator
+) -> FloatArray:
+    """A stretch (size,) of one of the noises, repeated where it is short, as loud as the word."""
     noise = noises[int(rng.integers(len(noises)))]
-    size = len(spoken.samples)
-    under = np.resize(noise[int(rng.integers(max(1, len(noise) - size))) :], size)
+    cut = np.resize(noise[int(rng.integers(max(1, len(noise) - size))) :], size)
     word = spoken.samples[int(spoken.start_s * rate) : int(spoken.end_s * rate)]
-    level = np.sqrt(np.mean(word**2) / (np.mean(under**2) + 1e-12))
-    gain = level * 10 ** (-rng.uniform(*_NOISE_DB) / 20)
-    return replace(spoken, samples=(spoken.samples + gain * under).clip(-1, 1).astype(np.float32))
+    return np.asarray(cut * np.sqrt(np.mean(word**2) / (np.mean(cut**2) + 1e-12)), np.float32)
 
 
 def _fit(

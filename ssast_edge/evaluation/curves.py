@@ -123,7 +123,7 @@ def points_of_events(
     }
 
 
-def together(curves: Mapping[str, Sequence[Point]]) -> list[Point]:
+def together(curves: Mapping[Any, Sequence[Point]]) -> list[Point]:
     """All labels at once, setting by setting; a label's words and events are its alone."""
     return [
         Point(

@@ -11,9 +11,10 @@ from click.testing import CliRunner
 
 from ssast_edge.bundle import load_bundle
 from ssast_edge.enrollment.background import read_background
+from ssast_edge.enrollment.recordings import Spoken
 from ssast_edge.errors import BundleError
 from train.__main__ import main
-from train.background import background_clips
+from train.background import background_clips, noise_as_loud
 
 from .conftest import RATE, tone
 
@@ -75,3 +76,14 @@ def test_a_bundle_of_the_package_is_not_replaced(tiny_data: Path) -> None:
     result = CliRunner().invoke(main, ["background", "wake-words", "--data", str(tiny_data)])
     assert result.exit_code == 1
     assert "belongs to the installed package: give --out DIR" in result.stderr
+
+
+@pytest.mark.parametrize("length", [RATE // 10, 3 * RATE])
+def test_noise_is_as_loud_as_the_word_however_short_it_is(length: int) -> None:
+    rng = np.random.default_rng(0)
+    samples = np.pad(tone(300, 0.4), RATE).astype(np.float32)
+    noise = (0.01 * rng.standard_normal(length)).astype(np.float32)
+    under = noise_as_loud(Spoken("hum", samples, 1.0, 1.4), 2 * RATE, RATE, [noise], rng)
+    assert under.shape == (2 * RATE,)
+    word = samples[RATE : RATE + int(0.4 * RATE)]
+    assert np.mean(under**2) == pytest.approx(np.mean(word**2), rel=0.01)
