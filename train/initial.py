@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from train.checkpoint import CheckpointError, has_checkpoint, load_checkpoint, load_weights
 from train.formats import Imported, import_checkpoint
-from train.model import Encoder, EncoderConfig, fit_pos_embed
+from train.model import Encoder, EncoderConfig, TokenTagger, fit_pos_embed
 from train.recipe import FinetuneRecipe, PhoneRecipe, StreamRecipe
 
-__all__ = ["Start", "read_any", "start_from"]
+__all__ = ["Start", "read_any", "start_from", "start_head"]
 
 
 def read_any(path: Path, *, stride: tuple[int, int] | None = None) -> Imported:
     """The averaged weights of a run's checkpoint, or whatever `import_checkpoint` reads."""
-    if not (path / "checkpoint.json").is_file() and (path.exists() or not has_checkpoint(path)):
+    if not _is_run(path):
         return import_checkpoint(path, stride=stride)
     if stride:
         raise CheckpointError(f"{path} tells its own stride: leave --stride out")
@@ -49,6 +50,11 @@ def read_any(path: Path, *, stride: tuple[int, int] | None = None) -> Imported:
         pooling="cls" if is_cls else "mean",
         provenance={"run": recipe.name, "task": recipe.task, "step": checkpoint.step},
     )
+
+
+def _is_run(path: Path) -> bool:
+    """Whether it is a run's checkpoint, and nothing that `import_checkpoint` reads."""
+    return (path / "checkpoint.json").is_file() or (not path.exists() and has_checkpoint(path))
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,34 @@ def start_from(path: Path, encoder: Encoder) -> Start:
         digest.update(name.encode() + value.contiguous().float().numpy().tobytes())
     sources = found.sources or (f"pretrained encoder {path.name}",)
     return Start(sources, digest.hexdigest()[:16])
+
+
+def start_head(path: Path, model: TokenTagger, classes: Sequence[str]) -> tuple[str, ...]:
+    """Put what run `path` learned of the same classes in the head of `model`; returns these.
+
+    path: what the encoder started from. Only what reads a stream token by token has such a head;
+    without one, and for classes that it does not know, the model's head stays as it is.
+    """
+    if not _is_run(path):
+        return ()
+    checkpoint = load_checkpoint(path)
+    if not isinstance(checkpoint.recipe, StreamRecipe):
+        return ()
+    norm, linear = model.head
+    assert isinstance(norm, nn.LayerNorm)
+    assert isinstance(linear, nn.Linear)
+    its = {name: index for index, name in enumerate(checkpoint.classes)}
+    known = [name for name in classes if name in its]
+    weights = {
+        name.removeprefix("head."): value
+        for name, value in checkpoint.average.items() if name.startswith("head.")
+    }  # fmt: skip
+    ours, theirs = [classes.index(name) for name in known], [its[name] for name in known]
+    norm.load_state_dict({"weight": weights["0.weight"], "bias": weights["0.bias"]})
+    with torch.no_grad():
+        linear.weight[ours] = weights["1.weight"][theirs]
+        linear.bias[ours] = weights["1.bias"][theirs]
+    return tuple(known)
 
 
 def _heads(config: EncoderConfig) -> str:

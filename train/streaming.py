@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 
 from train.checkpoint import build_model
 from train.engine import Objective, TrainingData, fit, resume_point
-from train.initial import start_from
+from train.initial import start_from, start_head
 from train.keywords import pack_sources, prepare_pool
 from train.machine import Machine, open_machine
 from train.model import TokenTagger
@@ -97,6 +97,8 @@ def train_stream(
     words = len(recipe.labels) + len(recipe.auxiliary_labels)
     # A word is rarely said: without this the first hundreds of steps only learn that.
     nn.init.constant_(model.head[1].bias[:words], -4.0)  # type: ignore[index]
+    if init is not None:
+        start_head(init, model, classes)
     return fit(
         recipe,
         StreamObjective(model, words, recipe.label_smoothing, recipe.phone_share),

@@ -23,7 +23,7 @@ from train.checkpoint import (
 )
 from train.config import EngineConfig
 from train.export import export_bundle
-from train.initial import read_any
+from train.initial import read_any, start_head
 from train.model import Classifier, TokenTagger
 from train.packs import read_packs
 from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, clip_key
@@ -120,6 +120,29 @@ def bundle(told: Path, root: Path) -> Path:
     """Of the model with weights of some size."""
     export_bundle(told, root / "bundle")
     return root / "bundle"
+
+
+def test_a_run_goes_on_with_the_head_of_classes_that_it_knows(
+    told: Path, bundle: Path, recipe: StreamRecipe, tmp_path: Path
+) -> None:
+    its = load_checkpoint(told).average
+    classes = ("new", "jarvis", "alexa", *PHONES)
+    fresh = dataclasses.replace(recipe, labels=classes[:3], auxiliary_labels=())
+    model = build_model(fresh, classes, -5.0, 4.0)
+    assert isinstance(model, TokenTagger)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert start_head(told, model, classes) == classes[1:]
+    after = model.state_dict()
+    weight, bias = after["head.1.weight"], after["head.1.bias"]
+    assert torch.equal(weight[0], before["head.1.weight"][0])
+    assert torch.equal(weight[1:3], its["head.1.weight"][[1, 0]])
+    assert torch.equal(weight[3:], its["head.1.weight"][3:])
+    assert torch.equal(bias[1:3], its["head.1.bias"][[1, 0]])
+    assert torch.equal(after["head.0.weight"], its["head.0.weight"])
+    # A restored bundle knows its labels; an encoder has no head.
+    restored = restore(load_bundle(bundle), tmp_path / "restored")
+    assert start_head(restored, model, classes) == ("jarvis", "alexa")
+    assert start_head(Path("encoders/edge-phones"), model, classes) == ()
 
 
 def test_a_run_learns_validates_and_says_what_it_is(trained: Path, recipe: StreamRecipe) -> None:
