@@ -64,13 +64,16 @@ class BundleConfig:
     longest_smoothing_ms: float = SMOOTHINGS_MS[-1]  # of triggers; the longer, the later
     # Triggers are chosen on what synthetic validation voices say, too (--synthetic).
     other_words: bool = False
+    trigger_draws: int = 1  # orders of the validation track, each in noise of its own
 
     def __post_init__(self) -> None:
-        """Refuse a price that no setting could pay, or that nothing costs."""
+        """Refuse a price that no setting could pay, or that nothing costs, and no draw."""
         if not 0 < self.false_accept_price < 1:
             raise ValueError(
                 f"false_accept_price must be between 0 and 1, got {self.false_accept_price}"
             )
+        if self.trigger_draws < 1:
+            raise ValueError(f"trigger_draws must be 1 or more, got {self.trigger_draws}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,14 +25,15 @@ def ship(
     price: float = FALSE_ACCEPT_PRICE,
     synthetic: Sequence[Path] = (),
     longest_smoothing_ms: float = SMOOTHINGS_MS[-1],
+    draws: int = 1,
     name: str = "",
     labels: Sequence[str] = (),
     **settings: Any,
 ) -> None:
     """Export to `bundle`; a keyword recipe's triggers are chosen on the validation track of `data`.
 
-    price, synthetic and longest_smoothing_ms: as `choose_triggers` takes them; name, labels and
-    settings: as `export_bundle` does. A bundle that is there is replaced at the very end, or
+    price, synthetic, longest_smoothing_ms and draws: as `choose_triggers` takes them; name, labels
+    and settings: as `export_bundle` does. A bundle that is there is replaced at the very end, or
     not at all.
     """
     with tempfile.TemporaryDirectory() as temporary:
@@ -46,6 +47,7 @@ def ship(
                 price=price,
                 synthetic=synthetic,
                 longest_smoothing_ms=longest_smoothing_ms,
+                draws=draws,
             )
             provenance = {"validation": report, **(provenance or {})}
         export_bundle(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ssast_edge.audio import read_audio
-from ssast_edge.bundle import load_bundle
+from ssast_edge.bundle import Bundle, load_bundle
 from ssast_edge.calibration.expected import detection_curves
 from ssast_edge.evaluation.matching import match
 from ssast_edge.evaluation.noise import mix_noise
@@ -63,6 +63,7 @@ SMOOTHINGS_MS = (0.0, 160.0, 240.0, 320.0)  # the longer, the later a word is to
 RESERVED = (UNKNOWN, SILENCE)
 # Of classes of sounds; by benchmarks.sound_triggers, on sounds of ESC-10 held out by fold.
 SOUND_TRIGGER = TriggerConfig(threshold=0.82, smoothing_ms=1440.0, refractory_s=4.0)
+_SEEDS_PER_DRAW = 100  # one for each speed and condition
 _KINDS: dict[str, Kind] = {"keyword": "keyword", "sound": "sound"}  # of clips; others are speech
 
 
@@ -141,11 +142,13 @@ def choose_triggers(
     price: float = FALSE_ACCEPT_PRICE,
     synthetic: Sequence[Path] = (),
     longest_smoothing_ms: float = SMOOTHINGS_MS[-1],
+    draws: int = 1,
 ) -> tuple[Mapping[str, TriggerConfig], dict[str, Any]]:
     """A trigger per label and what they give on the validation track.
 
     synthetic: folders of `train.synthesize`; what their validation voices say that is no label is
-    heard too. longest_smoothing_ms: that a trigger may have.
+    heard too. longest_smoothing_ms: that a trigger may have. draws: orders of the track, each with
+    its noise; what one draw of the noise covers is chance.
     Classes of sounds all get `SOUND_TRIGGER`; `_unknown_` and `_silence_` never fire.
     """
     bundle = load_bundle(folder)
@@ -156,25 +159,17 @@ def choose_triggers(
         return triggers, {"triggers": {k: asdict(v) for k, v in triggers.items()}}
     others = other_words(synthetic, spoken)
     clips = track_clips(data, "val", bundle.labels) + others
-    track = build_track([as_recording(c, bundle.labels) for c in clips], seed=seed)
-    noise = track_noise(data, "val")
-    unsaid = set(spoken) - {word.label for word in track.words}
+    recordings = [as_recording(c, bundle.labels) for c in clips]
+    unsaid = set(spoken) - {one.label for one in recordings if one.kind == "keyword"}
     if unsaid:
         raise ValueError(
             f"no validation recording of {', '.join(sorted(unsaid))}: no trigger can be chosen"
         )
+    noise = track_noise(data, "val")
     runs: dict[str, tuple[HopScores, Track]] = {}
-    for speed in SPEEDS:
-        heard = at_speed(track, speed)
-        # What is kept of it is its words and its length, not an hour of samples.
-        told = replace(heard, samples=np.broadcast_to(np.float32(0), len(heard.samples)))
-        for name, snr in CONDITIONS.items():
-            audio = heard.samples
-            if snr is not None:
-                audio = mix_noise(heard, noise, snr_db=snr, seed=seed + len(runs))
-            title = name if speed == 1.0 else f"{name} at speed {speed:g}"
-            with tqdm(total=len(audio), desc=title, unit="sample", unit_scale=True) as progress:
-                runs[title] = run_bundle(bundle, audio, progress.update), told
+    for draw in range(draws):
+        track = build_track(recordings, seed=seed + draw)
+        runs |= _heard(bundle, track, noise, seed=seed + _SEEDS_PER_DRAW * draw, draw=draw)
     chosen = {
         label: choose_trigger(
             list(runs.values()),
@@ -187,17 +182,38 @@ def choose_triggers(
     }
     hours = sum(heard.hours for _, heard in runs.values())
     report: dict[str, Any] = {
-        "track_hours": round(track.hours, 3), "heard_hours": round(hours, 3), "seed": seed,
+        "track_hours": round(runs["clean"][1].hours, 3), "heard_hours": round(hours, 3),
+        "seed": seed, "draws": draws,
         "synthetic_other_words": len(others),
     }  # fmt: skip
     for name, (hops, heard) in runs.items():
         score = match(heard.words, replay(hops, chosen), hours=heard.hours)
         report[name] = score.summary()
-    plain = {name: runs[name] for name in CONDITIONS}
+    plain = {name: runs[name] for name in CONDITIONS}  # of the first draw
     report["detection_curves"] = detection_curves(bundle, plain, chosen)
     triggers |= chosen
     report["triggers"] = {k: asdict(v) for k, v in triggers.items()}
     return triggers, report
+
+
+def _heard(
+    bundle: Bundle, track: Track, noise: list[NDArray[np.float32]], *, seed: int, draw: int
+) -> dict[str, tuple[HopScores, Track]]:
+    """Scores of a track at every speed, in every condition, by what a report calls them."""
+    runs: dict[str, tuple[HopScores, Track]] = {}
+    for speed in SPEEDS:
+        heard = at_speed(track, speed)
+        # What is kept of it is its words and its length, not an hour of samples.
+        told = replace(heard, samples=np.broadcast_to(np.float32(0), len(heard.samples)))
+        for name, snr in CONDITIONS.items():
+            audio = heard.samples
+            if snr is not None:
+                audio = mix_noise(heard, noise, snr_db=snr, seed=seed + len(runs))
+            title = name if speed == 1.0 else f"{name} at speed {speed:g}"
+            title += f", draw {draw + 1}" if draw else ""
+            with tqdm(total=len(audio), desc=title, unit="sample", unit_scale=True) as progress:
+                runs[title] = run_bundle(bundle, audio, progress.update), told
+    return runs
 
 
 def choose_trigger(

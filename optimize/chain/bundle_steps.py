@@ -61,6 +61,7 @@ def _choice(run: Context) -> dict[str, Any]:
     return {
         "price": bundle.false_accept_price,
         "longest_smoothing_ms": bundle.longest_smoothing_ms,
+        "draws": bundle.trigger_draws,
         "synthetic": run.other_words,
     }
 

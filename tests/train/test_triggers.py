@@ -101,6 +101,20 @@ def test_a_label_that_validation_never_hears_is_named(
         choose_triggers(tiny_bundle, tmp_path / "data", seed=0)
 
 
+def test_a_second_draw_is_another_order_in_noise_of_its_own(
+    tiny_bundle: Path, tiny_data: Path
+) -> None:
+    _, once = choose_triggers(tiny_bundle, tiny_data, seed=0)
+    chosen, twice = choose_triggers(tiny_bundle, tiny_data, seed=0, draws=2)
+    assert set(chosen) == {"alexa", "jarvis"}
+    assert twice["draws"] == 2
+    assert twice["heard_hours"] == pytest.approx(2 * once["heard_hours"], rel=0.05)
+    named = {name for name in twice if name.startswith("10 dB")}
+    assert {"10 dB", "10 dB, draw 2", "10 dB at speed 0.88, draw 2"} <= named
+    assert len(named) == 6
+    assert all(twice[name]["words"] == once["clean"]["words"] for name in named)
+
+
 def test_near_misses_of_validation_voices_are_heard_too(tmp_path: Path) -> None:
     rows = [
         ("a.flac", "alexis", "", "near-miss", "v", "val"),
