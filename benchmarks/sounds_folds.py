@@ -1,6 +1,6 @@
 """Accuracy of the sounds on ESC-10 by cross-validation over folds 1 to 4.
 
-    python -m benchmarks.sounds_folds --init encoders/edge-frame --out runs/sounds-folds
+    python -m benchmarks.sounds_folds --init runs/wake-words-stream/last --out runs/folds
 
 Each fold is tested by a model that trained on the three others, exported and run as the device runs
 it: every clip is a stream of its own, its class the best mean score over its hops. A fold that is
@@ -32,7 +32,7 @@ from train.streaming import train_stream
 from train.triggers import as_recording
 
 FOLDS = (1, 2, 3, 4)
-RECIPE = Path("train/recipes/sounds.toml")
+RECIPE = Path("train/recipes/joint.toml")
 FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 

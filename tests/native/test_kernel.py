@@ -84,7 +84,7 @@ def test_the_test_notices_a_missing_barrier(device: list[Path], tmp_path: Path) 
 def test_the_table_of_shapes_holds_those_of_all_recipes(program: Path) -> None:
     wanted = {
         shape_of(tomllib.loads(path.read_text()))
-        for path in (ROOT / "train" / "recipes").glob("*.toml")
+        for path in (ROOT / "train" / "recipes").rglob("*.toml")
     }
     listed = subprocess.run([program, "--shapes"], check=True, capture_output=True, text=True)
     rows = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()]

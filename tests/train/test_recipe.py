@@ -8,7 +8,7 @@ pytest.importorskip("torch", reason="torch is not installed (extra: train)")
 
 from train.recipe import KeywordRecipe, RecipeError, load_recipe  # noqa: E402
 
-RECIPES = sorted((Path(__file__).parents[2] / "train" / "recipes").glob("*.toml"))
+RECIPES = sorted((Path(__file__).parents[2] / "train" / "recipes").rglob("*.toml"))
 MINIMAL = """
 task = "keywords"
 name = "x"

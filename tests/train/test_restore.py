@@ -14,7 +14,7 @@ from train.export import export_bundle
 from train.recipe import RecipeError, load_recipe
 from train.restore import restore
 
-RECIPE = Path(__file__).parents[2] / "train" / "recipes" / "wake_words.toml"
+RECIPE = Path(__file__).parents[2] / "train" / "recipes" / "windows" / "wake_words.toml"
 
 
 @pytest.fixture(scope="module")
