@@ -1,6 +1,6 @@
 """Fine-tunes a classifier for streaming keyword spotting.
 
-    python -m train finetune train/recipes/windows/wake_words.toml --data DIR --synthetic runs/synthetic
+    python -m train finetune train/recipes/windows/wake_words.toml --synthetic runs/synthetic
 
 Windows are composed from a pool of rendered clips as the runtime will see them (train/windows.py).
 """
