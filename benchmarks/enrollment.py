@@ -33,7 +33,8 @@ from ssast_edge.audio import read_audio
 from ssast_edge.backends import Backend, open_backend
 from ssast_edge.bundle import Bundle
 from ssast_edge.enrollment.background import Background, read_background
-from ssast_edge.enrollment.classifier import Discriminant, learn_word
+from ssast_edge.enrollment.classifier import learn_word
+from ssast_edge.enrollment.discriminant import Discriminant
 from ssast_edge.enrollment.enroll import find_outlier, hear
 from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.enrollment.recordings import Spoken, find_word
@@ -264,8 +265,7 @@ def draw(
     recorded = [one.recorded for one in heard]
     length = float(np.median([one.length for one in heard]))
     lengths = lengths_of(length, background.windows.shape[1])
-    fisher = Discriminant(background, lengths)
-    directions = fisher.towards(recorded)
+    directions = Discriminant(background, lengths).towards(recorded).directions
     learned = learn_word(
         background, recorded, length=length, false_accepts_per_hour=1.0, hop_ms=bundle.hop_ms
     )

@@ -13,7 +13,8 @@ from ssast_edge.backends import Backend
 from ssast_edge.bundle import Bundle, same_label
 from ssast_edge.bundle.enrolled import EnrolledScores
 from ssast_edge.enrollment.background import Background
-from ssast_edge.enrollment.classifier import CONFIDENT, LearnedWord, Recorded, learn_word
+from ssast_edge.enrollment.classifier import CONFIDENT, LearnedWord, learn_word
+from ssast_edge.enrollment.discriminant import Recorded
 from ssast_edge.enrollment.errors import EnrollmentError
 from ssast_edge.enrollment.recordings import Spoken, in_noise, in_room, rows_in, word_windows
 from ssast_edge.enrollment.stretches import parts_of

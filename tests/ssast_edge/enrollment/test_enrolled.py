@@ -14,14 +14,8 @@ from ssast_edge.backends import open_backend
 from ssast_edge.bundle import MANIFEST, Bundle
 from ssast_edge.enrollment.addition import add_word
 from ssast_edge.enrollment.background import read_background
-from ssast_edge.enrollment.classifier import (
-    ALIKE_SHARE,
-    Directions,
-    Discriminant,
-    LearnedWord,
-    Recorded,
-    learn_word,
-)
+from ssast_edge.enrollment.classifier import LearnedWord, learn_word
+from ssast_edge.enrollment.discriminant import ALIKE_SHARE, Discriminant, Recorded, Tail
 from ssast_edge.enrollment.recordings import NOISES, Spoken, in_noise
 from ssast_edge.enrollment.stretches import PARTS, part_means, parts_of
 from ssast_edge.errors import BundleError
@@ -176,8 +170,8 @@ def test_the_threshold_leaves_the_share_that_was_asked_for(voices: Bundle) -> No
     low, high = learned.range_per_hour
     assert low < 6.0 < high
     assert (learned.clip_scores > 3).all()
-    along = background.along(np.eye(size, dtype=np.float32)[0], (1.0,))
-    tail = Discriminant(background, (1.0,)).tail(Directions(along, np.zeros(1, np.float32)))
+    tail = Tail.of(drawn[:, 0, 0].astype(np.float32))
+    assert tail.excess == pytest.approx(1, rel=0.1)
     assert tail.share_above(tail.threshold(1e-4)) == pytest.approx(1e-4)
 
 
@@ -237,13 +231,41 @@ def test_directions_fire_alike_on_the_background(voices: Bundle) -> None:
     clip = Recorded(parts_of(rows, SEGMENTS), rows, np.array([False, True]))
     fisher = Discriminant(background, (float(SEGMENTS),))
     both = fisher.towards([clip] * 3)
-    assert len(both.weights) == 2
-    for weights, bias in zip(both.weights, both.bias, strict=True):
-        tail = fisher.tail(Directions(weights[None], bias[None]))
+    assert len(both.directions.weights) == len(both.scales) == 2
+    for is_noisy in (False, True):
+        own = Recorded(clip.parts[is_noisy:][:1], rows[is_noisy:][:1], np.zeros(1, np.bool_))
+        alone = fisher.towards([own] * 3)
+        tail = Tail.of(alone.background)
         assert tail.start == pytest.approx(0, abs=1e-3)
         assert tail.threshold(ALIKE_SHARE) == pytest.approx(1, abs=1e-3)
+        np.testing.assert_allclose(alone.directions.bias, both.directions.bias[[int(is_noisy)]])
     plain = Recorded(clip.parts[:1], clip.windows[:1], clip.is_noisy[:1])
-    assert len(fisher.towards([clip, plain]).weights) == 1, "one is not there in noise"
+    assert len(fisher.towards([clip, plain]).scales) == 1, "one is not there in noise"
+
+
+def test_what_is_most_like_a_word_is_what_it_is_parted_from(voices: Bundle) -> None:
+    """The last number tells the word from what sounds like it, the first from everything else."""
+    rng = np.random.default_rng(0)
+    count, size = 4000, PARTS * 2
+    # One row of two numbers. Most of the background lies far from the word along the first; one
+    # window in ten is as far along as the word is, and lower along the second.
+    drawn = rng.normal(size=(count, 1, 2)) * (1.0, 0.3)
+    drawn[: count // 10, 0, 0] += 6.0
+    drawn[: count // 10, 0, 1] -= 1.5
+    background = replace(
+        read_background(voices), windows=rng.permutation(drawn).astype(np.float32),
+        within=0.01 * np.eye(size, dtype=np.float32),
+        mean=np.zeros(BINS, np.float32), basis=np.eye(BINS, 2, dtype=np.float32),
+    )  # fmt: skip
+    windows = np.tile(np.array([6.0, 0.0], np.float32), (4, 1, 1))
+    clip = Recorded(parts_of(windows, 1.0), windows, np.zeros(4, np.bool_))
+    found = Discriminant(background, (1.0,)).towards([clip] * 5)
+    along = found.directions.weights[0, 0]
+    assert along[1] > along[0], "towards what parts it from the tenth"
+    heard = found.directions.scores(windows).min()
+    assert np.mean(found.background > heard) < 2e-3
+    plain = drawn[:, 0] @ np.array([1.0, 0.0])  # the direction against everything else alone
+    assert np.mean(plain > 6.0) > 0.02
 
 
 def test_noise_lies_as_far_below_the_word_as_it_says() -> None:
