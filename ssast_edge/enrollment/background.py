@@ -1,12 +1,14 @@
 """What a bundle's encoder gives for audio without the new word, and the space it is judged in.
 
-Made where the bundle is exported (`train/background.py`), read on the device. A row of an
+Made where the bundle is exported (`train/background.py`), read on the device; in the file the
+windows are whole numbers from -127 to 127, as there are thousands of them. A row of an
 embedding, W numbers, becomes P by one linear step; rows become the parts of a word as
 `stretches.py` says, R = PARTS * P numbers. Knows nothing of audio. S rows of an embedding.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from ssast_edge.enrollment.stretches import PARTS, part_means
 from ssast_edge.errors import BundleError
 from ssast_edge.npz import read_npz
 
-__all__ = ["ARRAYS", "Background", "read_background"]
+__all__ = ["ARRAYS", "Background", "packed", "read_background"]
 
 FloatArray = NDArray[np.float32]
 
@@ -24,7 +26,8 @@ ARRAYS = (
     "mean",  # (W,)
     "basis",  # (W, P)
     "within",  # (R, R) covariance of recordings of one and the same word
-    "windows",  # (N, S, P), one embedding each, of speech and sounds
+    "windows",  # (N, S, P) int8, one embedding each, of speech and sounds
+    "step",  # (P,) what 1 stands for in them
 )
 
 
@@ -33,7 +36,7 @@ FEWEST_WINDOWS = 20
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Background:
-    """The arrays of ARRAYS, in float32."""
+    """The arrays of ARRAYS, in float32, the windows in what they stand for."""
 
     mean: FloatArray
     basis: FloatArray
@@ -56,6 +59,17 @@ class Background:
         return weights, (bias - (weights @ self.mean).sum(axis=1)).astype(np.float32)
 
 
+def packed(background: Background) -> dict[str, Any]:
+    """The arrays of ARRAYS as a file holds them."""
+    step = np.maximum(np.abs(background.windows).max(axis=(0, 1)), 1e-6) / 127
+    windows = np.round(background.windows / step).astype(np.int8)
+    plain = {
+        "mean": background.mean, "basis": background.basis, "within": background.within,
+        "step": step,
+    }  # fmt: skip
+    return {"windows": windows, **{name: array.astype(np.float16) for name, array in plain.items()}}
+
+
 def read_background(bundle: Bundle) -> Background:
     """The bundle's background. Raises BundleError, in one line, where it has none that fits."""
     config = bundle.embedding
@@ -70,8 +84,11 @@ def read_background(bundle: Bundle) -> Background:
         found = {name: np.asarray(arrays[name], np.float32) for name in ARRAYS}
         _check(found, config.segments, config.width, what)
     except (ValueError, TypeError) as error:
-        raise BundleError(f"bundle {bundle.path}: {error}") from error
-    return Background(**found)
+        raise BundleError(
+            f"bundle {bundle.path}: {error}; make it again: python -m train background"
+        ) from error
+    step = found.pop("step")
+    return Background(**{**found, "windows": found["windows"] * step})
 
 
 def _check(found: dict[str, FloatArray], rows: int, width: int, what: str) -> None:
@@ -81,6 +98,7 @@ def _check(found: dict[str, FloatArray], rows: int, width: int, what: str) -> No
         "basis": (width, size),
         "within": (PARTS * size, PARTS * size),
         "windows": (len(found["windows"]), rows, size),
+        "step": (size,),
     }
     if len(found["windows"]) < FEWEST_WINDOWS:
         raise ValueError(

@@ -27,7 +27,7 @@ Doubles = NDArray[np.float64]
 
 WITHIN_SHARE = 0.3  # of the covariance: how much recordings of one word differ
 SHRINKAGE = 0.1  # of the mean variance, added to each
-CONFUSABLE_SHARE = 0.2  # of the background's windows: those that are most like the word
+CONFUSABLE_SHARE = 0.1  # of the background's windows: those that are most like the word
 CONFUSABLE_WEIGHT = 0.8  # of their mean and covariance, in those of the background
 ROUNDS = 2  # that a direction is drawn again
 PARTITIONS = 4  # of the background: each is scored by what was drawn without it

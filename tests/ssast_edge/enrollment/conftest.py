@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ssast_edge.audio import read_audio
 from ssast_edge.backends import open_backend
 from ssast_edge.bundle import Bundle, bundle_parts, load_bundle, rewrite_bundle, write_bundle
-from ssast_edge.enrollment.background import ARRAYS
+from ssast_edge.enrollment.background import ARRAYS, Background, packed
 from ssast_edge.enrollment.stretches import PARTS
 from ssast_edge.fbank import FbankConfig, fbank
 from ssast_edge.trigger import TriggerConfig
@@ -169,11 +169,13 @@ def background_arrays(embeddings: FloatArray) -> dict[str, NDArray[Any]]:
     rows = embeddings.reshape(-1, BINS)
     spread, vectors = np.linalg.eigh(np.cov(rows.T))
     basis = vectors[:, ::-1][:, :RANK] / np.sqrt(spread[::-1][:RANK])
-    arrays = {
-        "mean": rows.mean(axis=0),
-        "basis": basis,
-        "within": np.eye(PARTS * RANK),
-        "windows": (embeddings - rows.mean(axis=0)) @ basis,
-    }
+    arrays = packed(
+        Background(
+            mean=rows.mean(axis=0),
+            basis=basis,
+            within=np.eye(PARTS * RANK, dtype=np.float32),
+            windows=(embeddings - rows.mean(axis=0)) @ basis,
+        )
+    )
     assert set(arrays) == set(ARRAYS)
-    return {name: np.asarray(array, np.float16) for name, array in arrays.items()}
+    return arrays
