@@ -22,8 +22,10 @@ from benchmarks.output import write_json
 from ssast_edge.bundle import Bundle, load_bundle
 from ssast_edge.evaluation.bootstrap import Estimate, bootstrap
 from ssast_edge.evaluation.clips import LabelledClips, labelled_clips, score_clips
+from train.checkpoint import save_checkpoint
 from train.errors import one_line_errors
 from train.export import export_bundle
+from train.interpolation import interpolate
 from train.keywords import train_keywords
 from train.machine import Machine
 from train.packs import read_packs
@@ -80,6 +82,8 @@ def figures(right: list[NDArray[np.bool_]], groups: list[list[str]], seed: int) 
 @click.option("--fold", "folds", type=click.IntRange(1, 4), multiple=True, default=FOLDS,
               show_default=True)  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Of the recipe.")
+@click.option("--share", type=click.FloatRange(0, 1, max_open=True), default=0.0,
+              help="Of --init in what is tested: python -m train interpolate.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Of the CPU.")
 @click.option("--json", "json_file", type=FILE, help="Keep the figures.")
 def main(
@@ -91,6 +95,7 @@ def main(
     out: Path,
     folds: tuple[int, ...],
     overrides: tuple[str, ...],
+    share: float,
     threads: int,
     json_file: Path | None,
 ) -> None:
@@ -110,6 +115,10 @@ def main(
                 checkpoint = train_stream(loaded, phones=phones, **how)
             else:
                 raise RecipeError(f"{recipe}: task is {loaded.task!r}, wanted keywords or stream")
+            if share and init is not None:
+                between = interpolate(checkpoint, init, share)
+                checkpoint = run / f"interpolated-{share:g}"
+                save_checkpoint(checkpoint, between)
             export_bundle(checkpoint, run / "bundle")
             bundle = load_bundle(run / "bundle")
             esc10 = {c.word for c in read_packs(data, ("esc10",))}

@@ -292,6 +292,29 @@ def restore(bundle: str, out: Path, recipe: Path | None) -> None:
         click.echo(f"{run(load_bundle(bundle), out, loaded)}")
 
 
+@main.command()
+@click.argument("run", type=FOLDER)
+@click.option("--start", type=FOLDER, required=True, help="Checkpoint that the run started from.")
+@click.option(
+    "--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.3,
+    show_default=True, help="Of the start's weights.",
+)  # fmt: skip
+@click.option("--out", type=FOLDER, required=True, help="Folder of the checkpoint to write.")
+def interpolate(run: Path, start: Path, share: float, out: Path) -> None:
+    """Draw the weights of checkpoint RUN back towards those that it started from.
+
+    Most of what the start knew comes back, for little of what the run learned.
+    """
+    from train.checkpoint import CheckpointError, has_checkpoint, save_checkpoint
+    from train.interpolation import interpolate as between
+
+    with one_line_errors():
+        if has_checkpoint(out):
+            raise CheckpointError(f"{out} is there already: not replaced, give another --out")
+        save_checkpoint(out, between(run, start, share))
+        click.echo(f"{out}")
+
+
 @main.command("export-ssast")
 @click.argument("checkpoint", type=FILE)
 @click.option("--out", type=FILE, required=True, help="The .pth to write.")

@@ -117,6 +117,7 @@ def export_bundle(
                 "provenance": {
                     "recipe": recipe_table(recipe),
                     "step": checkpoint.step,
+                    **{k: v for k, v in checkpoint.progress.items() if k == "interpolated"},
                     **dict(provenance or {}),
                 },
                 "data": data_licences(checkpoint),

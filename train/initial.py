@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from train.formats import Imported, import_checkpoint
 from train.model import Encoder, EncoderConfig, TokenTagger, fit_pos_embed
 from train.recipe import FinetuneRecipe, PhoneRecipe, StreamRecipe
 
-__all__ = ["Start", "read_any", "start_from", "start_head"]
+__all__ = ["Start", "fingerprint_of", "read_any", "start_from", "start_head"]
 
 
 def read_any(path: Path, *, stride: tuple[int, int] | None = None) -> Imported:
@@ -100,11 +100,16 @@ def start_from(path: Path, encoder: Encoder) -> Start:
     elif not wanted.context and weights["pos_embed"].shape[2] == wanted.dim:
         weights["pos_embed"] = fit_pos_embed(weights["pos_embed"], found.config, wanted)
     load_weights(encoder, weights, path)
-    digest = hashlib.sha256()
-    for name, value in sorted(found.encoder.items()):
-        digest.update(name.encode() + value.contiguous().float().numpy().tobytes())
     sources = found.sources or (f"pretrained encoder {path.name}",)
-    return Start(sources, digest.hexdigest()[:16])
+    return Start(sources, fingerprint_of(found.encoder))
+
+
+def fingerprint_of(encoder: Mapping[str, Tensor]) -> str:
+    """What an encoder of these weights is known by."""
+    digest = hashlib.sha256()
+    for name, value in sorted(encoder.items()):
+        digest.update(name.encode() + value.contiguous().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def start_head(path: Path, model: TokenTagger, classes: Sequence[str]) -> tuple[str, ...]:
