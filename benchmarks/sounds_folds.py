@@ -82,7 +82,7 @@ def figures(right: list[NDArray[np.bool_]], groups: list[list[str]], seed: int) 
 @click.option("--fold", "folds", type=click.IntRange(1, 4), multiple=True, default=FOLDS,
               show_default=True)  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Of the recipe.")
-@click.option("--share", type=click.FloatRange(0, 1, max_open=True), default=0.0,
+@click.option("--share", type=float, default=0.0, show_default=True,
               help="Of --init in what is tested: python -m train interpolate.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Of the CPU.")
 @click.option("--json", "json_file", type=FILE, help="Keep the figures.")
@@ -101,6 +101,10 @@ def main(
 ) -> None:
     """Train and test the folds."""
     with one_line_errors():
+        if share and init is None:
+            raise RecipeError("--share is of what --init gives: give both")
+        if share and not isinstance(load_recipe(recipe, overrides), StreamRecipe):
+            raise RecipeError(f"{recipe}: --share is for recipes of task 'stream'")
         right, groups = [], []
         for fold in folds:
             loaded = load_recipe(recipe, (*overrides, f"data.esc10_test_fold={fold}"))
@@ -115,7 +119,8 @@ def main(
                 checkpoint = train_stream(loaded, phones=phones, **how)
             else:
                 raise RecipeError(f"{recipe}: task is {loaded.task!r}, wanted keywords or stream")
-            if share and init is not None:
+            if share:
+                assert init is not None
                 between = interpolate(checkpoint, init, share)
                 checkpoint = run / f"interpolated-{share:g}"
                 save_checkpoint(checkpoint, between)
@@ -127,7 +132,8 @@ def main(
             right.append(scores.argmax(axis=1) == wanted)
             groups.append([clip.speaker for clip in clips.recordings])
             click.echo(f"fold {fold}: {right[-1].mean():.1%} of {len(wanted)} clips", err=True)
-        write_json(figures(right, groups, seed=0), json_file)
+        how_made = {"recipe": str(recipe), "init": str(init or ""), "share": share}
+        write_json({**figures(right, groups, seed=0), **how_made}, json_file)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,18 @@ _NOT_AN_NPZ = (
 )
 
 
-def read_npz(path: Path, names: Sequence[str], what: str) -> dict[str, NDArray[Any]]:
-    """The named arrays. what: how messages call the file; raises ValueError."""
+def read_npz(
+    path: Path, names: Sequence[str], what: str, *, optional: Sequence[str] = ()
+) -> dict[str, NDArray[Any]]:
+    """The named arrays. what: how messages call the file; raises ValueError.
+
+    optional: names that the file may lack; so does the result then.
+    """
     try:
         # Opened here: numpy leaves the file open when it is no .npz.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: np.asarray(arrays[name]) for name in names}
+            found = [*names, *(name for name in optional if name in arrays)]
+            return {name: np.asarray(arrays[name]) for name in found}
     except _NOT_AN_NPZ as error:
         raise ValueError(
             f"{what} must be an .npz of plain arrays {' and '.join(names)}: {error}"

@@ -62,13 +62,14 @@ class TrainingData:
     sources: tuple[str, ...]  # corpora that the weights come from, for the licences of exports
     fingerprint: str = ""  # of the training examples, in order
     start: str = ""  # fingerprint of the encoder that the run starts from; none: from scratch
+    start_classes: tuple[str, ...] = ()  # whose head it goes on with
 
-    def starting_from(self, encoder: Start | None) -> TrainingData:
-        """With the corpora of a pretrained encoder added."""
+    def starting_from(self, encoder: Start | None, classes: tuple[str, ...] = ()) -> TrainingData:
+        """With the corpora of a pretrained encoder added; classes: whose head came with it."""
         if encoder is None:
             return self
         sources = tuple(dict.fromkeys((*self.sources, *encoder.sources)))
-        return replace(self, sources=sources, start=encoder.fingerprint)
+        return replace(self, sources=sources, start=encoder.fingerprint, start_classes=classes)
 
     def resumed(self, checkpoint: Checkpoint | None, out: Path) -> TrainingData:
         """As the checkpoint has it; RecipeError when it learnt from other data."""
@@ -304,6 +305,7 @@ class _Run:
                 "sources": list(self.data.sources),
                 "fingerprint": self.data.fingerprint,
                 "start": self.data.start,
+                "start_classes": list(self.data.start_classes),
                 "plateau": self.plateau.state(),
                 "precision": self.fabric.strategy.precision.state_dict(),
             }

@@ -116,7 +116,7 @@ def start_head(path: Path, model: TokenTagger, classes: Sequence[str]) -> tuple[
     """Put what run `path` learned of the same classes in the head of `model`; returns these.
 
     path: what the encoder started from. Only what reads a stream token by token has such a head;
-    without one, and for classes that it does not know, the model's head stays as it is.
+    without one the model's head stays as it is, as do the rows of classes that it does not know.
     """
     if not _is_run(path):
         return ()
@@ -128,6 +128,8 @@ def start_head(path: Path, model: TokenTagger, classes: Sequence[str]) -> tuple[
     assert isinstance(linear, nn.Linear)
     its = {name: index for index, name in enumerate(checkpoint.classes)}
     known = [name for name in classes if name in its]
+    if not known:
+        return ()
     weights = {
         name.removeprefix("head."): value
         for name, value in checkpoint.average.items() if name.startswith("head.")

@@ -9,6 +9,7 @@ that the start does not know stays the run's.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def interpolate(run: Path, start: Path, share: float) -> Checkpoint:
 
     Raises CheckpointError where a checkpoint reads no stream, or the run began elsewhere.
     """
+    if not 0 < share < 1:
+        raise CheckpointError(f"share must be between 0 and 1, got {share:g}")
     ours, its = _stream(run), _stream(start)
     encoder = {
         name.removeprefix(_ENCODER): value
@@ -39,8 +42,14 @@ def interpolate(run: Path, start: Path, share: float) -> Checkpoint:
             f"{run} did not start from {start}: what lies between unrelated weights is no model; "
             "give what --init of the run was"
         )
+    shared = set(ours.progress.get("start_classes", ()))
+    if not shared:
+        raise CheckpointError(
+            f"{run} did not go on with the head of {start}: no class of theirs is the same, or an "
+            "earlier version trained it"
+        )
     average = {
-        name: _classes(name, ours, its, share) if name in _OF_CLASSES
+        name: _classes(name, ours, its, shared, share) if name in _OF_CLASSES
         else (1 - share) * value + share * its.average[name] if "." in name
         else value  # mean and std of the data
         for name, value in ours.average.items()
@@ -50,11 +59,13 @@ def interpolate(run: Path, start: Path, share: float) -> Checkpoint:
     return replace(ours, model=average, average=average, optimizer={}, progress=progress)
 
 
-def _classes(name: str, ours: Checkpoint, its: Checkpoint, share: float) -> Tensor:
-    """A row for each class."""
+def _classes(
+    name: str, ours: Checkpoint, its: Checkpoint, shared: Collection[str], share: float
+) -> Tensor:
+    """A row for each class, between the two where both know it."""
     rows = ours.average[name].clone()
     for row, label in enumerate(ours.classes):
-        if label in its.classes:
+        if label in shared:
             other = its.average[name][its.classes.index(label)]
             rows[row] = (1 - share) * rows[row] + share * other
     return rows

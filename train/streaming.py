@@ -97,8 +97,7 @@ def train_stream(
     words = len(recipe.labels) + len(recipe.auxiliary_labels)
     # A word is rarely said: without this the first hundreds of steps only learn that.
     nn.init.constant_(model.head[1].bias[:words], -4.0)  # type: ignore[index]
-    if init is not None:
-        start_head(init, model, classes)
+    known = start_head(init, model, classes) if init is not None else ()
     return fit(
         recipe,
         StreamObjective(model, words, recipe.label_smoothing, recipe.phone_share),
@@ -106,7 +105,7 @@ def train_stream(
         fabric=fabric,
         out=out,
         steps_per_epoch=_STEPS_PER_EPOCH,
-        data=record.starting_from(start).resumed(resume, out),
+        data=record.starting_from(start, known).resumed(resume, out),
         resume=resume,
         validation=validation,
         workers=machine.workers,

@@ -177,6 +177,7 @@ def choose_triggers(
             of=len(spoken),
             price=price,
             longest_smoothing_ms=longest_smoothing_ms,
+            draws=draws,
         )[0]
         for label in tqdm(spoken, desc="triggers")
     }
@@ -223,12 +224,15 @@ def choose_trigger(
     of: int = 0,
     price: float = FALSE_ACCEPT_PRICE,
     longest_smoothing_ms: float = SMOOTHINGS_MS[-1],
+    draws: int = 1,
 ) -> tuple[TriggerConfig, float]:
     """Smoothing, hits and threshold with the least cost on the average of validation tracks.
 
     of: how many labels share the misses, all of the model's where not given. Cost: the label's part
     of the overall miss rate plus `price` for every expected false accept per hour; of the
-    thresholds that tie, the middle one. Returns the trigger and its mean cost.
+    thresholds that tie, the middle one. draws: how often the tracks hold the same recordings, which
+    make no more different sounds; false accepts are those of a mean draw. Returns the trigger and
+    its mean cost.
     """
     best: tuple[float, TriggerConfig] = (math.inf, TriggerConfig())
     smoothings = [ms for ms in SMOOTHINGS_MS if ms <= longest_smoothing_ms]
@@ -239,8 +243,9 @@ def choose_trigger(
             for i, (_, score) in enumerate(sweep(hops, track, label, base)):
                 misses[i] += score.miss_rate / (of or len(hops.labels))
                 counts[i] += score.false_accepts
-        hours = sum(track.hours for _, track in tracks)
-        costs = misses / len(tracks) + price * expected_false_accepts(counts) / hours
+        hours = sum(track.hours for _, track in tracks) / draws
+        expected = expected_false_accepts(counts / draws)
+        costs = misses / len(tracks) + price * expected / hours
         tied = np.flatnonzero(costs <= costs.min() + 1e-9)
         if costs.min() < best[0] - 1e-9:
             threshold = round(float(THRESHOLDS[tied[len(tied) // 2]]), 4)

@@ -92,6 +92,7 @@ def recorded(
     """Ask for the word `count` times. A take that cannot be learned from is asked for again."""
     check_number(count)
     check_name(name, bundle)
+    read_background(bundle)  # what cannot be taught is told before anything is said
     takes: list[Spoken] = []
     attempts = 0
     while len(takes) < count:

@@ -1,7 +1,7 @@
 """What a bundle's encoder gives for audio without the new word, and the space it is judged in.
 
-Made where the bundle is exported (`train/background.py`), read on the device; in the file the
-windows are whole numbers from -127 to 127, as there are thousands of them. A row of an
+Made where the bundle is exported (`train/background.py`), read on the device. In the file the
+windows, thousands of them in random order, are whole numbers from -127 to 127. A row of an
 embedding, W numbers, becomes P by one linear step; rows become the parts of a word as
 `stretches.py` says, R = PARTS * P numbers. Knows nothing of audio. S rows of an embedding.
 """
@@ -18,7 +18,7 @@ from ssast_edge.enrollment.stretches import PARTS, part_means
 from ssast_edge.errors import BundleError
 from ssast_edge.npz import read_npz
 
-__all__ = ["ARRAYS", "Background", "packed", "read_background"]
+__all__ = ["ARRAYS", "STEP", "Background", "packed", "read_background"]
 
 FloatArray = NDArray[np.float32]
 
@@ -27,9 +27,9 @@ ARRAYS = (
     "basis",  # (W, P)
     "within",  # (R, R) covariance of recordings of one and the same word
     "windows",  # (N, S, P) int8, one embedding each, of speech and sounds
-    "step",  # (P,) what 1 stands for in them
 )
-
+# (P,) what 1 stands for in the windows; files before wake-words 0.9.0 hold these as they are.
+STEP = "step"
 
 FEWEST_WINDOWS = 20
 
@@ -60,14 +60,14 @@ class Background:
 
 
 def packed(background: Background) -> dict[str, Any]:
-    """The arrays of ARRAYS as a file holds them."""
-    step = np.maximum(np.abs(background.windows).max(axis=(0, 1)), 1e-6) / 127
-    windows = np.round(background.windows / step).astype(np.int8)
-    plain = {
-        "mean": background.mean, "basis": background.basis, "within": background.within,
-        "step": step,
-    }  # fmt: skip
-    return {"windows": windows, **{name: array.astype(np.float16) for name, array in plain.items()}}
+    """The arrays of ARRAYS and the step, as a file holds them."""
+    largest = np.abs(background.windows).max(axis=(0, 1))
+    # As the file has it, and never so small that it has nothing; rounded up, as 128 is no int8.
+    step = np.nextafter(np.maximum(largest / 127, 1e-4).astype(np.float16), np.float16(np.inf))
+    windows = np.round(background.windows / step.astype(np.float32)).astype(np.int8)
+    plain = {"mean": background.mean, "basis": background.basis, "within": background.within}
+    halved = {name: array.astype(np.float16) for name, array in plain.items()}
+    return {**halved, "windows": windows, STEP: step}
 
 
 def read_background(bundle: Bundle) -> Background:
@@ -80,14 +80,13 @@ def read_background(bundle: Bundle) -> Background:
         )
     what = f"background {config.background}"
     try:
-        arrays = read_npz(bundle.path / config.background, ARRAYS, what)
-        found = {name: np.asarray(arrays[name], np.float32) for name in ARRAYS}
+        arrays = read_npz(bundle.path / config.background, ARRAYS, what, optional=(STEP,))
+        found = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+        found.setdefault(STEP, np.ones(found["basis"].shape[-1:], np.float32))
         _check(found, config.segments, config.width, what)
     except (ValueError, TypeError) as error:
-        raise BundleError(
-            f"bundle {bundle.path}: {error}; make it again: python -m train background"
-        ) from error
-    step = found.pop("step")
+        raise BundleError(f"bundle {bundle.path}: {error}") from error
+    step = found.pop(STEP)
     return Background(**{**found, "windows": found["windows"] * step})
 
 
@@ -98,7 +97,7 @@ def _check(found: dict[str, FloatArray], rows: int, width: int, what: str) -> No
         "basis": (width, size),
         "within": (PARTS * size, PARTS * size),
         "windows": (len(found["windows"]), rows, size),
-        "step": (size,),
+        STEP: (size,),
     }
     if len(found["windows"]) < FEWEST_WINDOWS:
         raise ValueError(

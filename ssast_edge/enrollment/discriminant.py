@@ -3,9 +3,9 @@
 A direction is Fisher's, between the mean of the recordings and that of the background, drawn again
 against the windows that it takes for the word most: what is nothing like the word says little of
 where to part it from what is. Such windows lie lower along it than others as like the word would,
-so what the background scores comes from directions that were drawn without the window in question.
-Knows nothing of audio or files. N windows of the background, R numbers that describe a word,
-whatever its length, V directions and lengths.
+so each window's score is that by a direction which was drawn without it. Knows nothing of audio or
+files. N windows of the background, R numbers that describe a word, whatever its length, V
+directions and lengths.
 """
 
 from __future__ import annotations
@@ -103,6 +103,40 @@ class Towards(NamedTuple):
     scales: tuple[Scale, ...]  # of the direction as recorded, and of that in noise
 
 
+class _Moments(NamedTuple):
+    """Mean (R,) and covariance (R, R)."""
+
+    mean: Doubles
+    covariance: Doubles
+
+    def mixed(self, other: _Moments, share: float) -> _Moments:
+        """With so large a share of the other's."""
+        return _Moments(*((1 - share) * a + share * b for a, b in zip(self, other, strict=True)))
+
+
+class _Sums(NamedTuple):
+    """Over rows (M, R), so that moments of some parts of many come without the rows."""
+
+    rows: int
+    first: Doubles  # (R,)
+    second: Doubles  # (R, R)
+
+    @classmethod
+    def of(cls, rows: FloatArray) -> _Sums:
+        """Products in single precision: half the time."""
+        return cls(len(rows), rows.sum(axis=0, dtype=np.float64), (rows.T @ rows).astype(float))
+
+    @classmethod
+    def total(cls, parts: Sequence[_Sums]) -> _Sums:
+        """Of all parts."""
+        rows, first, second = zip(*parts, strict=True)
+        return cls(sum(rows), np.sum(first, axis=0), np.sum(second, axis=0))
+
+    def moments(self) -> _Moments:
+        mean = self.first / self.rows
+        return _Moments(mean, self.second / self.rows - np.outer(mean, mean))
+
+
 class _Aim(NamedTuple):
     """parts @ direction + bias is 0 at the mean of the background, 1 at that of the recordings."""
 
@@ -116,9 +150,14 @@ class Discriminant:
     def __init__(self, background: Background, lengths: Sequence[float]) -> None:
         self.background, self.lengths = background, tuple(lengths)
         self._parts = np.stack([parts_of(background.windows, length) for length in lengths])
-        every = self._parts.reshape(-1, self._parts.shape[-1])
-        self._centre, self._covariance = _moments(every)
-        self._partition = np.arange(self._parts.shape[1]) % PARTITIONS  # they lie in random order
+        # Any will do: the windows lie in random order.
+        self._partition = np.arange(self._parts.shape[1]) % PARTITIONS
+        parts = [self._parts[:, self._partition == number] for number in range(PARTITIONS)]
+        sums = [_Sums.of(one.reshape(-1, one.shape[-1])) for one in parts]
+        self._whole = _Sums.total(sums).moments()
+        self._without = [
+            _Sums.total([one for one in sums if one is not own]).moments() for own in sums
+        ]
 
     def towards(self, clips: Sequence[Recorded]) -> Towards:
         """To the recordings as they are, and in noise where each of them has such windows.
@@ -127,23 +166,26 @@ class Discriminant:
         begins at 0, and reaches 1 in ALIKE_SHARE of the windows.
         """
         found, background, scales = [], [], []
-        everything = np.ones(len(self._partition), np.bool_)
         for mean in _means(clips):
             scores = self._cross_fitted(mean)
             tail = Tail.of(scores)
             scale = Scale(tail.start, tail.threshold(ALIKE_SHARE) - tail.start)
-            found.append(self._directions(self._aim(mean, everything)).scaled(scale))
+            found.append(self._directions(self._aim(mean)).scaled(scale))
             background.append((scores - scale.zero) / scale.one)
             scales.append(scale)
         return Towards(_joined(found), np.max(background, axis=0), tuple(scales))
 
     def held_out_scores(self, clips: Sequence[Recorded], scales: Sequence[Scale]) -> FloatArray:
-        """(clips,) the highest score of each by directions from the others, in those scales."""
-        everything = np.ones(len(self._partition), np.bool_)
+        """(clips,) the highest score of each by directions from the others.
+
+        scales: of the directions from all of them. Those from fewer would have scales of their own,
+        by which a recording scores a little higher.
+        """
         found = []
         for index, clip in enumerate(clips):
             means = _means([other for i, other in enumerate(clips) if i != index])
-            aims = [self._directions(self._aim(mean, everything)) for mean in means]
+            aims = [self._directions(self._aim(mean)) for mean in means]
+            # There may be one in noise that all of them have none of.
             aimed = _joined([a.scaled(s) for a, s in zip(aims, scales, strict=False)])
             found.append(aimed.scores(clip.windows[~clip.is_noisy]).max())
         return np.array(found, np.float32)
@@ -153,33 +195,33 @@ class Discriminant:
         scores = np.empty(len(self._partition), np.float32)
         for number in range(PARTITIONS):
             own = self._partition == number
-            aim = self._aim(mean, ~own)
-            scores[own] = (self._parts[:, own] @ aim.direction).max(axis=0) + aim.bias
+            aim = self._aim(mean, without=number)
+            scores[own] = (self._parts @ aim.direction)[:, own].max(axis=0) + aim.bias
         return scores
 
-    def _aim(self, mean: Doubles, drawn_against: NDArray[np.bool_]) -> _Aim:
-        """drawn_against: windows (N,) that may be among the confusable ones."""
-        among = np.flatnonzero(drawn_against)
-        count = max(1, round(CONFUSABLE_SHARE * len(among)))
-        centre, covariance = self._centre, self._covariance
-        for number in range(ROUNDS + 1):
-            direction = self._fisher(mean, centre, covariance)
-            if number == ROUNDS:
-                break
-            scores = self._parts[:, among] @ direction.astype(np.float32)
+    def _aim(self, mean: Doubles, without: int | None = None) -> _Aim:
+        """without: a partition that the direction shall not know."""
+        everything = self._whole if without is None else self._without[without]
+        known = np.arange(len(self._partition))
+        if without is not None:
+            known = known[self._partition != without]
+        count = max(1, round(CONFUSABLE_SHARE * len(known)))
+        direction = self._fisher(mean, everything)
+        for _ in range(ROUNDS):
+            scores = (self._parts @ direction.astype(np.float32))[:, known]
             like = np.argpartition(scores.max(axis=0), -count)[-count:]
             at = scores[:, like].argmax(axis=0)  # the length at which each is most like it
-            its_centre, its_covariance = _moments(self._parts[at, among[like]])
-            centre = _mixed(self._centre, its_centre)
-            covariance = _mixed(self._covariance, its_covariance)
-        direction = direction / ((mean - self._centre) @ direction)
-        return _Aim(direction.astype(np.float32), -float(self._centre @ direction))
+            confusable = _Sums.of(self._parts[at, known[like]]).moments()
+            direction = self._fisher(mean, everything.mixed(confusable, CONFUSABLE_WEIGHT))
+        centre = self._whole.mean
+        direction = direction / ((mean - centre) @ direction)
+        return _Aim(direction.astype(np.float32), -float(centre @ direction))
 
-    def _fisher(self, mean: Doubles, centre: Doubles, covariance: Doubles) -> Doubles:
+    def _fisher(self, mean: Doubles, against: _Moments) -> Doubles:
         size = len(mean)
-        both = (1 - WITHIN_SHARE) * covariance + WITHIN_SHARE * self.background.within
+        both = (1 - WITHIN_SHARE) * against.covariance + WITHIN_SHARE * self.background.within
         both += SHRINKAGE * np.trace(both) / size * np.eye(size)
-        found = np.linalg.solve(both, mean - centre)
+        found = np.linalg.solve(both, mean - against.mean)
         return np.asarray(found / np.linalg.norm(found))
 
     def _directions(self, aim: _Aim) -> Directions:
@@ -196,17 +238,6 @@ def _means(clips: Sequence[Recorded]) -> list[Doubles]:
             means = [of_clip.mean(axis=0, dtype=np.float64) for of_clip in parts]
             found.append(np.asarray(np.mean(means, axis=0)))
     return found
-
-
-def _moments(rows: FloatArray) -> tuple[Doubles, Doubles]:
-    """Mean (R,) and covariance (R, R) of (M, R); summed in single precision: half the time."""
-    mean = rows.mean(axis=0, dtype=np.float64)
-    centred = rows - mean.astype(np.float32)
-    return mean, (centred.T @ centred).astype(np.float64) / len(rows)
-
-
-def _mixed(every: Doubles, confusable: Doubles) -> Doubles:
-    return (1 - CONFUSABLE_WEIGHT) * every + CONFUSABLE_WEIGHT * confusable
 
 
 def _joined(found: Sequence[Directions]) -> Directions:

@@ -152,7 +152,8 @@ def test_a_run_is_drawn_back_towards_what_it_started_from(
     start = restore(load_bundle(bundle), tmp_path / "start")
     its, run = load_checkpoint(start).average, load_checkpoint(trained)
     encoder = {k.removeprefix("encoder."): v for k, v in its.items() if k.startswith("encoder.")}
-    progress = {**run.progress, "start": fingerprint_of(encoder)}
+    known = {"start": fingerprint_of(encoder), "start_classes": ["alexa", "jarvis"]}
+    progress = {**run.progress, **known}
     ours = tmp_path / "run"
     save_checkpoint(ours, dataclasses.replace(run, progress=progress))
     command = ["interpolate", str(ours), "--start", str(start), "--share", "0.25", "--out"]
@@ -180,6 +181,36 @@ def test_a_run_is_drawn_back_towards_what_it_started_from(
         assert not (tmp_path / "x").exists()
     result = CliRunner().invoke(main, [*command, str(ours)])
     assert "is there already" in result.output
+    result = CliRunner().invoke(
+        main, [*command[:4], "--share", "nan", "--out", str(tmp_path / "x")]
+    )
+    assert "share must be between 0 and 1, got nan" in result.output
+    headless = tmp_path / "headless"  # as earlier versions trained it
+    del progress["start_classes"]
+    save_checkpoint(headless, dataclasses.replace(run, progress=progress))
+    result = CliRunner().invoke(
+        main, ["interpolate", str(headless), "--start", str(start), "--out", str(tmp_path / "x")]
+    )
+    assert "did not go on with the head" in result.output
+    assert not (tmp_path / "x").exists()
+
+
+def test_training_goes_on_with_the_head_of_its_start(
+    trained: Path, recipe: StreamRecipe, tiny_data: Path, phones: Path, root: Path
+) -> None:
+    still = dataclasses.replace(
+        recipe,
+        optimizer=dataclasses.replace(recipe.optimizer, steps=1, learning_rate=1e-9),
+        selection=SelectionConfig(),
+    )
+    out = train_stream(
+        still, data=tiny_data, synthetic=(), phones=phones, out=root / "on", machine=ONE_CORE,
+        jobs=1, init=trained,
+    )  # fmt: skip
+    before, after = load_checkpoint(trained), load_checkpoint(out)
+    assert after.progress["start_classes"] == list(before.classes)
+    for name in ("head.0.weight", "head.1.weight", "head.1.bias"):
+        torch.testing.assert_close(after.average[name], before.average[name], atol=1e-5, rtol=0)
 
 
 def test_a_run_learns_validates_and_says_what_it_is(trained: Path, recipe: StreamRecipe) -> None:

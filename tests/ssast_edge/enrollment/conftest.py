@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ssast_edge.audio import read_audio
 from ssast_edge.backends import open_backend
 from ssast_edge.bundle import Bundle, bundle_parts, load_bundle, rewrite_bundle, write_bundle
-from ssast_edge.enrollment.background import ARRAYS, Background, packed
+from ssast_edge.enrollment.background import ARRAYS, STEP, Background, packed
 from ssast_edge.enrollment.stretches import PARTS
 from ssast_edge.fbank import FbankConfig, fbank
 from ssast_edge.trigger import TriggerConfig
@@ -166,6 +166,7 @@ def voices(voice_folder: Path, tmp_path: Path) -> Bundle:
 
 def background_arrays(embeddings: FloatArray) -> dict[str, NDArray[Any]]:
     """Principal directions of the rows of embeddings (N, SEGMENTS, BINS)."""
+    embeddings = np.random.default_rng(4).permutation(embeddings)
     rows = embeddings.reshape(-1, BINS)
     spread, vectors = np.linalg.eigh(np.cov(rows.T))
     basis = vectors[:, ::-1][:, :RANK] / np.sqrt(spread[::-1][:RANK])
@@ -177,5 +178,5 @@ def background_arrays(embeddings: FloatArray) -> dict[str, NDArray[Any]]:
             windows=(embeddings - rows.mean(axis=0)) @ basis,
         )
     )
-    assert set(arrays) == set(ARRAYS)
+    assert set(arrays) == {*ARRAYS, STEP}
     return arrays

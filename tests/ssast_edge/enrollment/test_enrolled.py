@@ -13,9 +13,15 @@ from ssast_edge import Spotter, load_bundle
 from ssast_edge.backends import open_backend
 from ssast_edge.bundle import MANIFEST, Bundle
 from ssast_edge.enrollment.addition import add_word
-from ssast_edge.enrollment.background import read_background
+from ssast_edge.enrollment.background import ARRAYS, packed, read_background
 from ssast_edge.enrollment.classifier import LearnedWord, learn_word
-from ssast_edge.enrollment.discriminant import ALIKE_SHARE, Discriminant, Recorded, Tail
+from ssast_edge.enrollment.discriminant import (
+    ALIKE_SHARE,
+    Directions,
+    Discriminant,
+    Recorded,
+    Tail,
+)
 from ssast_edge.enrollment.recordings import NOISES, Spoken, in_noise
 from ssast_edge.enrollment.stretches import PARTS, part_means, parts_of
 from ssast_edge.errors import BundleError
@@ -232,15 +238,61 @@ def test_directions_fire_alike_on_the_background(voices: Bundle) -> None:
     fisher = Discriminant(background, (float(SEGMENTS),))
     both = fisher.towards([clip] * 3)
     assert len(both.directions.weights) == len(both.scales) == 2
-    for is_noisy in (False, True):
-        own = Recorded(clip.parts[is_noisy:][:1], rows[is_noisy:][:1], np.zeros(1, np.bool_))
-        alone = fisher.towards([own] * 3)
-        tail = Tail.of(alone.background)
-        assert tail.start == pytest.approx(0, abs=1e-3)
-        assert tail.threshold(ALIKE_SHARE) == pytest.approx(1, abs=1e-3)
-        np.testing.assert_allclose(alone.directions.bias, both.directions.bias[[int(is_noisy)]])
+    for weights, bias in zip(*both.directions, strict=True):
+        heard = Directions(weights[None], bias[None]).scores(background.windows)
+        tail = Tail.of(heard)  # in sample, where they lie a little lower
+        assert tail.start == pytest.approx(0, abs=0.2)
+        assert 0.5 < tail.threshold(ALIKE_SHARE) < 1.2
     plain = Recorded(clip.parts[:1], clip.windows[:1], clip.is_noisy[:1])
     assert len(fisher.towards([clip, plain]).scales) == 1, "one is not there in noise"
+
+
+def test_the_background_scores_as_what_was_never_drawn_against(voices: Bundle) -> None:
+    """In many dimensions a direction lies well with what it was drawn against."""
+    rng = np.random.default_rng(0)
+    size, rank = PARTS * 12, 12
+    drawn = rng.normal(size=(4000, PARTS, rank)).astype(np.float32)
+    background = replace(
+        read_background(voices), windows=drawn[:1000], within=np.eye(size, dtype=np.float32)
+    )
+    fisher = Discriminant(background, (float(PARTS),))
+    thresholds = []
+    for word in rng.normal(0, 1.5, (6, 1, PARTS, rank)).astype(np.float32):
+        clip = Recorded(parts_of(word, PARTS), word, np.zeros(1, np.bool_))
+        found = fisher.towards([clip] * 3)
+        in_sample, fresh = map(found.directions.scores, (drawn[:1000], drawn[1000:]))
+        thresholds.append(
+            [Tail.of(s).threshold(1e-3) for s in (found.background, in_sample, fresh)]
+        )
+    told, in_sample_one, fresh_one = np.mean(thresholds, axis=0)
+    assert told == pytest.approx(fresh_one, abs=0.08)
+    assert in_sample_one < told - 0.2
+
+
+def test_a_background_of_earlier_versions_is_read_as_it_is(voices: Bundle) -> None:
+    assert voices.embedding is not None
+    found = read_background(voices)
+    path = voices.path / voices.embedding.background
+    with np.load(path) as arrays:
+        assert arrays["windows"].dtype == np.int8
+        kept = {name: arrays[name] for name in ARRAYS}
+    kept["windows"] = found.windows.astype(np.float16)
+    np.savez_compressed(path, **kept)  # type: ignore[arg-type]
+    before = read_background(voices)
+    np.testing.assert_allclose(before.windows, found.windows, rtol=1e-3)
+
+
+def test_a_packed_background_is_the_same_to_half_a_step(voices: Bundle) -> None:
+    found = read_background(voices)
+    rng = np.random.default_rng(0)
+    windows = rng.normal(size=found.windows.shape).astype(np.float32)
+    windows[..., 0] = 0  # of no spread
+    windows[0, 0, 1] = 40  # far out
+    arrays = packed(replace(found, windows=windows))
+    step = arrays["step"].astype(np.float32)
+    assert (step > 0).all()
+    assert np.abs(arrays["windows"] * step - windows).max() <= 0.51 * step.max()
+    assert arrays["windows"].max() == 127
 
 
 def test_what_is_most_like_a_word_is_what_it_is_parted_from(voices: Bundle) -> None:
