@@ -186,7 +186,7 @@ def _tell(
     )
     click.echo(
         f"aimed at {wishes.false_accepts_per_hour:g} false accepts an hour of speech; an "
-        f"extrapolation from a few minutes ({low:.2g} to {high:.2g}), and your room is another: "
+        f"extrapolation from an hour or two ({low:.2g} to {high:.2g}), and your room is another: "
         f"ssast-edge calibrate {out} --out DIR --hours H measures it"
     )
     unheard = [

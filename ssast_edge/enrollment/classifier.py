@@ -47,7 +47,7 @@ def learn_word(
     """The classifier from recordings of a word of `length` rows.
 
     false_accepts_per_hour: on audio like the background's; the threshold is extrapolated by the
-    tail, as the background is minutes and the rate one of hours.
+    tail, as the background is an hour or two and the rate one of many.
     """
     lengths = lengths_of(length, background.windows.shape[1])
     fisher = Discriminant(background, lengths)
