@@ -101,6 +101,8 @@ def main(
 ) -> None:
     """Train and test the folds."""
     with one_line_errors():
+        if not 0 <= share < 1:
+            raise RecipeError(f"--share must be at least 0 and below 1, got {share:g}")
         if share and init is None:
             raise RecipeError("--share is of what --init gives: give both")
         if share and not isinstance(load_recipe(recipe, overrides), StreamRecipe):

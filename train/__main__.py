@@ -296,9 +296,8 @@ def restore(bundle: str, out: Path, recipe: Path | None) -> None:
 @click.argument("run", type=FOLDER)
 @click.option("--start", type=FOLDER, required=True, help="Checkpoint that the run started from.")
 @click.option(
-    "--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.3,
-    show_default=True, help="Of the start's weights.",
-)  # fmt: skip
+    "--share", type=float, default=0.3, show_default=True, help="Of the start's weights, 0 to 1."
+)
 @click.option("--out", type=FOLDER, required=True, help="Folder of the checkpoint to write.")
 def interpolate(run: Path, start: Path, share: float, out: Path) -> None:
     """Draw the weights of checkpoint RUN back towards those that it started from.

@@ -46,7 +46,7 @@ CLIPS_PER_WORD = 50
 FEWEST_VOICES, MOST_VOICES = 5, 8  # of a synthetic text that counts as a word
 # Evaluation enrolls these: they, and what sounds the same, may not be what the space was made for.
 HELD_OUT_WORDS = frozenset({"yes", "no", "know", "on", "off", "stop"})
-WINDOWS = 12_000  # that are kept, at most: of 3000 a fifth more words are missed
+WINDOWS = 12_000  # that are kept, at most: of 3000 a quarter more words are missed
 RANK = 48  # numbers of a row
 WHITENING = 0.25  # exponent of a direction's variance
 _LARGEST_GAIN_DB, _SMALLEST_GAIN_DB = 4.0, -14.0

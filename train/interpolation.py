@@ -48,6 +48,12 @@ def interpolate(run: Path, start: Path, share: float) -> Checkpoint:
             f"{run} did not go on with the head of {start}: no class of theirs is the same, or an "
             "earlier version trained it"
         )
+    missing = shared - set(its.classes)
+    if missing:
+        raise CheckpointError(
+            f"{start} lacks {', '.join(sorted(missing))}, whose head {run} went on with: give the "
+            "checkpoint itself, no bundle's that was restored"
+        )
     average = {
         name: _classes(name, ours, its, shared, share) if name in _OF_CLASSES
         else (1 - share) * value + share * its.average[name] if "." in name

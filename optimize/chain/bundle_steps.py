@@ -69,7 +69,7 @@ def _choice(run: Context) -> dict[str, Any]:
 def _choice_inputs(run: Context) -> dict[str, Any]:
     """The same as a step's inputs: of speech that a folder holds, what its manifest says."""
     manifests = [digest_file(folder / "manifest.csv") for folder in run.other_words]
-    rule = 4  # of train/triggers.py, raised when another choice comes of the same
+    rule = 3  # of train/triggers.py, raised when another choice comes of the same
     return {**_choice(run), "synthetic": manifests, "rule": rule}
 
 

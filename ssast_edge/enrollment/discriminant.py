@@ -170,7 +170,7 @@ class Discriminant:
             scores = self._cross_fitted(mean)
             tail = Tail.of(scores)
             scale = Scale(tail.start, tail.threshold(ALIKE_SHARE) - tail.start)
-            found.append(self._directions(self._aim(mean)).scaled(scale))
+            found.append(self._directions(mean).scaled(scale))
             background.append((scores - scale.zero) / scale.one)
             scales.append(scale)
         return Towards(_joined(found), np.max(background, axis=0), tuple(scales))
@@ -184,10 +184,9 @@ class Discriminant:
         found = []
         for index, clip in enumerate(clips):
             means = _means([other for i, other in enumerate(clips) if i != index])
-            aims = [self._directions(self._aim(mean)) for mean in means]
-            # There may be one in noise that all of them have none of.
-            aimed = _joined([a.scaled(s) for a, s in zip(aims, scales, strict=False)])
-            found.append(aimed.scores(clip.windows[~clip.is_noisy]).max())
+            # Where this one alone has no noise, the others have a direction without a scale.
+            scaled = [self._directions(m).scaled(s) for m, s in zip(means, scales, strict=False)]
+            found.append(_joined(scaled).scores(clip.windows[~clip.is_noisy]).max())
         return np.array(found, np.float32)
 
     def _cross_fitted(self, mean: Doubles) -> FloatArray:
@@ -224,7 +223,8 @@ class Discriminant:
         found = np.linalg.solve(both, mean - against.mean)
         return np.asarray(found / np.linalg.norm(found))
 
-    def _directions(self, aim: _Aim) -> Directions:
+    def _directions(self, mean: Doubles) -> Directions:
+        aim = self._aim(mean)
         weights = self.background.along(aim.direction, self.lengths)
         return Directions(weights, np.full(len(weights), aim.bias, np.float32))
 

@@ -185,6 +185,15 @@ def test_a_run_is_drawn_back_towards_what_it_started_from(
         main, [*command[:4], "--share", "nan", "--out", str(tmp_path / "x")]
     )
     assert "share must be between 0 and 1, got nan" in result.output
+    unknown = tmp_path / "unknown"  # the start was more than the bundle that it was restored from
+    save_checkpoint(
+        unknown,
+        dataclasses.replace(run, progress={**progress, "start_classes": ["alexa", "bed"]}),
+    )
+    result = CliRunner().invoke(
+        main, ["interpolate", str(unknown), "--start", str(start), "--out", str(tmp_path / "x")]
+    )
+    assert "lacks bed, whose head" in result.output
     headless = tmp_path / "headless"  # as earlier versions trained it
     del progress["start_classes"]
     save_checkpoint(headless, dataclasses.replace(run, progress=progress))
