@@ -3,13 +3,14 @@
     python -m benchmarks.sounds_folds --init runs/wake-words-stream/last --out runs/folds
 
 Each fold is tested by a model that trained on the three others, exported and run as the device runs
-it: every clip is a stream of its own, its class the best mean score over its hops. A fold that is
-there is not trained again.
+it: every clip is a stream of its own, its class the best mean score over its hops. With --seeds,
+that model is the mean of as many runs. A run that is there is not trained again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from ssast_edge.evaluation.clips import LabelledClips, labelled_clips, score_cli
 from train.checkpoint import save_checkpoint
 from train.errors import one_line_errors
 from train.export import export_bundle
-from train.interpolation import interpolate
+from train.interpolation import average_runs, interpolate
 from train.keywords import train_keywords
 from train.machine import Machine
 from train.packs import read_packs
@@ -70,6 +71,12 @@ def figures(right: list[NDArray[np.bool_]], groups: list[list[str]], seed: int) 
     }
 
 
+def _train(recipe: KeywordRecipe | StreamRecipe, phones: Path, how: Mapping[str, Any]) -> Path:
+    if isinstance(recipe, KeywordRecipe):
+        return train_keywords(recipe, **how)
+    return train_stream(recipe, phones=phones, **how)
+
+
 @click.command()
 @click.option("--recipe", type=FILE, default=RECIPE, show_default=True)
 @click.option("--init", type=FOLDER, help="Pretrained encoder; none: from scratch.")
@@ -82,6 +89,8 @@ def figures(right: list[NDArray[np.bool_]], groups: list[list[str]], seed: int) 
 @click.option("--fold", "folds", type=click.IntRange(1, 4), multiple=True, default=FOLDS,
               show_default=True)  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Of the recipe.")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Runs of a fold, whose mean is tested: python -m train average.")  # fmt: skip
 @click.option("--share", type=float, default=0.0, show_default=True,
               help="Of --init in what is tested: python -m train interpolate.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Of the CPU.")
@@ -95,6 +104,7 @@ def main(
     out: Path,
     folds: tuple[int, ...],
     overrides: tuple[str, ...],
+    seeds: int,
     share: float,
     threads: int,
     json_file: Path | None,
@@ -105,26 +115,35 @@ def main(
             raise RecipeError(f"--share must be at least 0 and below 1, got {share:g}")
         if share and init is None:
             raise RecipeError("--share is of what --init gives: give both")
-        if share and not isinstance(load_recipe(recipe, overrides), StreamRecipe):
-            raise RecipeError(f"{recipe}: --share is for recipes of task 'stream'")
+        loaded = load_recipe(recipe, overrides)
+        if not isinstance(loaded, KeywordRecipe | StreamRecipe):
+            raise RecipeError(f"{recipe}: task is {loaded.task!r}, wanted keywords or stream")
+        if not isinstance(loaded, StreamRecipe) and (share or seeds > 1):
+            raise RecipeError(f"{recipe}: --share and --seeds are for recipes of task 'stream'")
         right, groups = [], []
         for fold in folds:
-            loaded = load_recipe(recipe, (*overrides, f"data.esc10_test_fold={fold}"))
             run = out / f"fold-{fold}"
             how: dict[str, Any] = {
-                "data": data, "synthetic": synthetic, "out": run, "init": init, "jobs": 1,
+                "data": data, "synthetic": synthetic, "init": init, "jobs": 1,
                 "machine": Machine(accelerator="cpu", threads=threads),
             }  # fmt: skip
-            if isinstance(loaded, KeywordRecipe):
-                checkpoint = train_keywords(loaded, **how)
-            elif isinstance(loaded, StreamRecipe):
-                checkpoint = train_stream(loaded, phones=phones, **how)
-            else:
-                raise RecipeError(f"{recipe}: task is {loaded.task!r}, wanted keywords or stream")
+            runs = []
+            for number in range(seeds):
+                one = replace(
+                    loaded,
+                    seed=loaded.seed + number,
+                    data=replace(loaded.data, esc10_test_fold=fold),
+                )
+                folder = out / f"fold-{fold}-{number}" if number else run
+                runs.append(_train(one, phones, {**how, "out": folder}))
+            checkpoint = runs[0]
+            if seeds > 1:
+                checkpoint = run / f"average-{seeds}"
+                save_checkpoint(checkpoint, average_runs(runs))
             if share:
                 assert init is not None
                 between = interpolate(checkpoint, init, share)
-                checkpoint = run / f"interpolated-{share:g}"
+                checkpoint = run / f"interpolated-{seeds}-{share:g}"
                 save_checkpoint(checkpoint, between)
             export_bundle(checkpoint, run / "bundle")
             bundle = load_bundle(run / "bundle")
@@ -134,7 +153,7 @@ def main(
             right.append(scores.argmax(axis=1) == wanted)
             groups.append([clip.speaker for clip in clips.recordings])
             click.echo(f"fold {fold}: {right[-1].mean():.1%} of {len(wanted)} clips", err=True)
-        how_made = {"recipe": str(recipe), "init": str(init or ""), "share": share}
+        how_made = {"recipe": str(recipe), "init": str(init or ""), "share": share, "seeds": seeds}
         write_json({**figures(right, groups, seed=0), **how_made}, json_file)
 
 

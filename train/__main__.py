@@ -314,6 +314,24 @@ def interpolate(run: Path, start: Path, share: float, out: Path) -> None:
         click.echo(f"{out}")
 
 
+@main.command()
+@click.argument("runs", type=FOLDER, nargs=-1, required=True)
+@click.option("--out", type=FOLDER, required=True, help="Folder of the checkpoint to write.")
+def average(runs: tuple[Path, ...], out: Path) -> None:
+    """Write the mean of the weights of checkpoints RUNS, which began with the same encoder.
+
+    Seeds, data and settings may differ; the mean costs no more to run than one of them.
+    """
+    from train.checkpoint import CheckpointError, has_checkpoint, save_checkpoint
+    from train.interpolation import average_runs
+
+    with one_line_errors():
+        if has_checkpoint(out):
+            raise CheckpointError(f"{out} is there already: not replaced, give another --out")
+        save_checkpoint(out, average_runs(runs))
+        click.echo(f"{out}")
+
+
 @main.command("export-ssast")
 @click.argument("checkpoint", type=FILE)
 @click.option("--out", type=FILE, required=True, help="The .pth to write.")

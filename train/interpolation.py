@@ -1,25 +1,30 @@
-"""A run's weights drawn back some way towards those that it started from.
+"""Models that lie between others: a run drawn back towards its start, and the mean of several runs.
 
     python -m train interpolate runs/joint-stream/last --start runs/wake-words-stream/last --out DIR
+    python -m train average runs/one/last runs/two/last --out DIR
 
 What a run learns anew costs some of what its start knew. Between the two lie models that have most
 of both (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). The head of classes
-that the start does not know stays the run's.
+that the start does not know stays the run's. Runs that began with the same weights err each in its
+own way, and their mean errs less (Wortsman et al., "Model soups", ICML 2022).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from train.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from train.initial import fingerprint_of
-from train.recipe import StreamRecipe
+from train.recipe import StreamRecipe, recipe_table
 
-__all__ = ["interpolate"]
+__all__ = ["average_runs", "interpolate"]
 
 _OF_CLASSES = ("head.1.weight", "head.1.bias")
 _ENCODER = "encoder."
@@ -61,8 +66,47 @@ def interpolate(run: Path, start: Path, share: float) -> Checkpoint:
         for name, value in ours.average.items()
     }  # fmt: skip
     told = {"start": its.recipe.name, "start_step": its.step, "share": share}
-    progress = {"sources": ours.progress.get("sources", []), "interpolated": told}
+    kept = {name: ours.progress[name] for name in ("sources", "averaged") if name in ours.progress}
+    progress = {**kept, "interpolated": told}
     return replace(ours, model=average, average=average, optimizer={}, progress=progress)
+
+
+def average_runs(runs: Sequence[Path]) -> Checkpoint:
+    """The first checkpoint with the mean of the weights of all; its recipe and classes are kept.
+
+    Raises CheckpointError unless there are two or more, which read a stream, know the same classes
+    in the same order, and started from the same encoder.
+    """
+    if len(runs) < 2:
+        raise CheckpointError(f"{len(runs)} checkpoint: an average wants two or more")
+    first, *others = found = [_stream(run) for run in runs]
+    start = first.progress.get("start")
+    for run, one in zip(runs[1:], others, strict=True):
+        if one.classes != first.classes:
+            raise CheckpointError(
+                f"{run} knows {', '.join(one.classes)}, {runs[0]} {', '.join(first.classes)}: only "
+                "models of the same classes have a mean"
+            )
+        if one.recipe.encoder_config() != first.recipe.encoder_config():
+            raise CheckpointError(f"{run} and {runs[0]} have encoders of other shapes")
+        if start is None or one.progress.get("start") != start:
+            raise CheckpointError(
+                f"{run} and {runs[0]} did not start from the same encoder, or do not tell: what "
+                "lies between unrelated weights is no model"
+            )
+    average = {
+        name: torch.stack([one.average[name] for one in found]).mean(dim=0) if "." in name
+        else value  # mean and std of the data
+        for name, value in first.average.items()
+    }  # fmt: skip
+    kept = ("sources", "start", "start_classes")
+    progress = {name: first.progress[name] for name in kept if name in first.progress}
+    ours = _flat(recipe_table(first.recipe))
+    progress["averaged"] = [
+        {"step": one.step, **dict(_flat(recipe_table(one.recipe)).items() - ours.items())}
+        for one in found
+    ]
+    return replace(first, model=average, average=average, optimizer={}, progress=progress)
 
 
 def _classes(
@@ -75,6 +119,18 @@ def _classes(
             other = its.average[name][its.classes.index(label)]
             rows[row] = (1 - share) * rows[row] + share * other
     return rows
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str | float]:
+    """A recipe's settings by their dotted names; lists as text."""
+    flat: dict[str, str | float] = {}
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            is_plain = isinstance(value, str | int | float)
+            flat[prefix + name] = value if is_plain else json.dumps(value)
+    return flat
 
 
 def _stream(path: Path) -> Checkpoint:

@@ -23,7 +23,7 @@ from train.checkpoint import (
 )
 from train.config import EngineConfig
 from train.export import export_bundle
-from train.initial import fingerprint_of, read_any, start_head
+from train.initial import read_any, start_head
 from train.model import Classifier, TokenTagger
 from train.packs import read_packs
 from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, clip_key
@@ -143,65 +143,6 @@ def test_a_run_goes_on_with_the_head_of_classes_that_it_knows(
     restored = restore(load_bundle(bundle), tmp_path / "restored")
     assert start_head(restored, model, classes) == ("jarvis", "alexa")
     assert start_head(Path("encoders/edge-phones"), model, classes) == ()
-
-
-def test_a_run_is_drawn_back_towards_what_it_started_from(
-    trained: Path, bundle: Path, tmp_path: Path
-) -> None:
-    """The start, a bundle's model, knows two labels; the run knows the phones as well."""
-    start = restore(load_bundle(bundle), tmp_path / "start")
-    its, run = load_checkpoint(start).average, load_checkpoint(trained)
-    encoder = {k.removeprefix("encoder."): v for k, v in its.items() if k.startswith("encoder.")}
-    known = {"start": fingerprint_of(encoder), "start_classes": ["alexa", "jarvis"]}
-    progress = {**run.progress, **known}
-    ours = tmp_path / "run"
-    save_checkpoint(ours, dataclasses.replace(run, progress=progress))
-    command = ["interpolate", str(ours), "--start", str(start), "--share", "0.25", "--out"]
-    result = CliRunner().invoke(main, [*command, str(tmp_path / "between")])
-    assert result.exit_code == 0, result.output
-    found = load_checkpoint(tmp_path / "between")
-    assert found.progress["interpolated"]["share"] == 0.25
-    assert found.progress["sources"] == run.progress["sources"]
-    name = "encoder.blocks.0.attn.qkv.weight"
-    torch.testing.assert_close(found.average[name], 0.75 * run.average[name] + 0.25 * its[name])
-    weight = "head.1.weight"
-    torch.testing.assert_close(
-        found.average[weight][:2], 0.75 * run.average[weight][:2] + 0.25 * its[weight]
-    )
-    assert torch.equal(found.average[weight][2:], run.average[weight][2:])
-    export_bundle(tmp_path / "between", tmp_path / "bundle")
-    told_by = load_bundle(tmp_path / "bundle").provenance["interpolated"]
-    assert told_by == {"start": "stream", "start_step": 6, "share": 0.25}
-    for other, message in ((trained, "did not start from"), (tmp_path / "none", "no checkpoint")):
-        result = CliRunner().invoke(
-            main, ["interpolate", str(ours), "--start", str(other), "--out", str(tmp_path / "x")]
-        )
-        assert result.exit_code == 1
-        assert message in result.output
-        assert not (tmp_path / "x").exists()
-    result = CliRunner().invoke(main, [*command, str(ours)])
-    assert "is there already" in result.output
-    result = CliRunner().invoke(
-        main, [*command[:4], "--share", "nan", "--out", str(tmp_path / "x")]
-    )
-    assert "share must be between 0 and 1, got nan" in result.output
-    unknown = tmp_path / "unknown"  # the start was more than the bundle that it was restored from
-    save_checkpoint(
-        unknown,
-        dataclasses.replace(run, progress={**progress, "start_classes": ["alexa", "bed"]}),
-    )
-    result = CliRunner().invoke(
-        main, ["interpolate", str(unknown), "--start", str(start), "--out", str(tmp_path / "x")]
-    )
-    assert "lacks bed, whose head" in result.output
-    headless = tmp_path / "headless"  # as earlier versions trained it
-    del progress["start_classes"]
-    save_checkpoint(headless, dataclasses.replace(run, progress=progress))
-    result = CliRunner().invoke(
-        main, ["interpolate", str(headless), "--start", str(start), "--out", str(tmp_path / "x")]
-    )
-    assert "did not go on with the head" in result.output
-    assert not (tmp_path / "x").exists()
 
 
 def test_training_goes_on_with_the_head_of_its_start(
