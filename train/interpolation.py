@@ -103,7 +103,10 @@ def average_runs(runs: Sequence[Path]) -> Checkpoint:
     progress = {name: first.progress[name] for name in kept if name in first.progress}
     ours = _flat(recipe_table(first.recipe))
     progress["averaged"] = [
-        {"step": one.step, **dict(_flat(recipe_table(one.recipe)).items() - ours.items())}
+        {
+            "step": one.step,
+            **{k: v for k, v in _flat(recipe_table(one.recipe)).items() if ours.get(k) != v},
+        }
         for one in found
     ]
     return replace(first, model=average, average=average, optimizer={}, progress=progress)

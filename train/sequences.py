@@ -27,15 +27,13 @@ from train.model import EncoderConfig
 from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, clip_key
 from train.pool import FeaturePool
 from train.sound_layer import SoundLayer, told_sounds
+from train.token_labels import IGNORED, NO_LABEL, Said, TokenLabels
 from train.windows import SILENCE as SILENCE_LABEL
 from train.windows import UNKNOWN as UNKNOWN_LABEL
 
-__all__ = ["IGNORED", "SequenceConfig", "SequenceSampler"]
+__all__ = ["SequenceConfig", "SequenceSampler"]
 
-IGNORED = 255  # a token that counts as neither
 _SILENT = PHONES.index("SIL")
-_NO_LABEL = -1
-_TELLING = 25  # frames of other speech before it can be told to be other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,20 +103,10 @@ class _Piece:
     features: Window
     phones: NDArray[np.uint8]
     is_speech: bool
-    label: int = _NO_LABEL
+    label: int = NO_LABEL
     begin: int = 0
     end: int = 0
     is_broken_off: bool = False  # no word, and not another one either
-
-
-@dataclass(frozen=True)
-class _Said:
-    """Speech in a sequence, in frames: a word with a label, or something else."""
-
-    label: int
-    begin: int
-    end: int
-    is_broken_off: bool = False
 
 
 class SequenceSampler:
@@ -217,6 +205,10 @@ class SequenceSampler:
         self._layer = SoundLayer(self._compose, labelled, mix_chance=config.mix_chance)
         # The last frame of each token, counted from 1.
         self._ends = np.arange(encoder.grid[1]) * encoder.stride_frames + encoder.patch_frames
+        self._token_labels = TokenLabels(
+            ends=self._ends, classes=tuple(self._index), labels=self._labels,
+            earliest=config.earliest, latest=config.latest, unsure=config.unsure,
+        )  # fmt: skip
 
     def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
         """Raw log-mel (size, T, F); targets (size, N, labels + auxiliary + 1) of uint8.
@@ -235,7 +227,7 @@ class SequenceSampler:
             begins = 0
             if rng.random() < self.config.start_chance:
                 begins = int(rng.integers(8, frames // 2))
-            targets[i, :, :words] = self._told(heard, begins)
+            targets[i, :, :words] = self._token_labels.told(heard, begins)
             targets[i][:, self._sounds] = told_sounds(
                 loud, self._ends, begins=begins, ignored=IGNORED
             )
@@ -267,11 +259,11 @@ class SequenceSampler:
 
     def _sequence(
         self, rng: np.random.Generator
-    ) -> tuple[Window, list[_Said], NDArray[np.uint8], NDArray[np.uint8]]:
+    ) -> tuple[Window, list[Said], NDArray[np.uint8], NDArray[np.uint8]]:
         """A sequence, what is said in it, the phone of each frame, and its loud sounds."""
         sequence = self._compose.bed(rng)
         phones = np.full(len(sequence), _SILENT, dtype=np.uint8)
-        heard: list[_Said] = []
+        heard: list[Said] = []
         if not self._sounds or rng.random() < self.config.speech_chance:
             heard = self._say(rng, sequence, phones)
         loud = np.zeros((len(self._sounds), len(sequence)), dtype=np.uint8)
@@ -281,10 +273,10 @@ class SequenceSampler:
 
     def _say(
         self, rng: np.random.Generator, sequence: Window, phones: NDArray[np.uint8]
-    ) -> list[_Said]:
+    ) -> list[Said]:
         """Fill a sequence and its phones, both in place; returns what is said in it."""
         config, frames = self.config, len(sequence)
-        heard: list[_Said] = []
+        heard: list[Said] = []
         at = -int(rng.integers(0, 60))  # the first piece may have begun already
         are_alike, loudness = rng.random() < config.alike_chance, None
         while at < frames:
@@ -299,65 +291,14 @@ class SequenceSampler:
                 shown = slice(first - at, last - at)
                 sequence[first:last] = features[shown]
                 phones[first:last] = piece.phones[shown]
-            if piece.label != _NO_LABEL:  # its end may come too late to be heard
-                heard.append(_Said(piece.label, at + piece.begin, at + piece.end))
+            if piece.label != NO_LABEL:  # its end may come too late to be heard
+                heard.append(Said(piece.label, at + piece.begin, at + piece.end))
             elif piece.is_speech:
-                heard.append(_Said(_NO_LABEL, at, at + len(features), piece.is_broken_off))
+                heard.append(Said(NO_LABEL, at, at + len(features), piece.is_broken_off))
             at += len(features)
             if rng.random() < config.gap_chance:
                 at += int(rng.integers(5, config.longest_gap))
         return heard
-
-    def _told(self, heard: list[_Said], begins: int) -> NDArray[np.uint8]:
-        """(N, words): which token tells which word.
-
-        begins: of the stream; a word that had begun before is not whole and may be told, or not.
-        """
-        config = self.config
-        told = np.zeros((len(self._ends), len(self._index)), dtype=np.uint8)
-        words = [said for said in heard if said.label != _NO_LABEL]
-        for word in words:
-            after = self._ends - word.end
-            near = (after >= -config.unsure) & (after <= config.latest + config.unsure)
-            told[near & (told[:, word.label] == 0), word.label] = IGNORED
-            if word.begin >= begins:
-                sure = (after >= config.earliest) & (after <= config.latest)
-                told[sure, word.label] = 1
-        if UNKNOWN_LABEL in self._index:
-            # Words that are learned beside the labels are other words to who hears the labels.
-            labelled = [word for word in words if word.label < self._labels]
-            others = [said for said in heard if said not in labelled]
-            told[:, self._index[UNKNOWN_LABEL]] = self._other_speech(labelled, others)
-        if SILENCE_LABEL in self._index:
-            told[:, self._index[SILENCE_LABEL]] = self._silence(heard)
-        return told
-
-    def _other_speech(self, words: list[_Said], others: list[_Said]) -> NDArray[np.uint8]:
-        """(N,): whether what is or was said last is none of the words."""
-        latest, unsure = self.config.latest, self.config.unsure
-        told = np.zeros(len(self._ends), dtype=np.uint8)
-        for said in others:
-            is_near = (self._ends >= said.begin) & (self._ends <= said.end + latest + unsure)
-            told[is_near & (told == 0)] = IGNORED
-            if said.is_broken_off:  # recordings of single words often are, too
-                continue
-            told[(self._ends >= said.begin + _TELLING) & (self._ends <= said.end + latest)] = 1
-        for word in words:
-            is_near = (self._ends >= word.begin) & (self._ends <= word.end + latest)
-            is_told = self._ends >= word.end + self.config.earliest
-            told[is_near & (~is_told | (told == 1))] = IGNORED
-        return told
-
-    def _silence(self, heard: list[_Said]) -> NDArray[np.uint8]:
-        """(N,): whether nothing is said, and nothing was for a while."""
-        latest, unsure = self.config.latest, self.config.unsure
-        told = np.ones(len(self._ends), dtype=np.uint8)
-        for said in heard:
-            near = (self._ends >= said.begin) & (self._ends <= said.end + latest + 2 * unsure)
-            told[near & (told == 1)] = IGNORED
-            begin, end = said.begin + unsure, said.end + latest
-            told[(self._ends >= begin) & (self._ends <= end)] = 0
-        return told
 
     # --- one piece of each kind ---
 
@@ -419,7 +360,7 @@ class SequenceSampler:
         first = int(rng.integers(start + 1))
         last = int(rng.integers(end, int(row["frames"]) + 1))
         piece = self._part(row, first, last)
-        label = self._index.get(self.pool.clips[int(row["clip"])].word, _NO_LABEL)
+        label = self._index.get(self.pool.clips[int(row["clip"])].word, NO_LABEL)
         return _Piece(
             piece.features, piece.phones, is_speech=True,
             label=label, begin=start - first, end=end - first,

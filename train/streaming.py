@@ -26,8 +26,9 @@ from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, load_phones
 from train.pool import FeaturePool
 from train.recipe import RecipeError, StreamRecipe
 from train.selection import track_validation
-from train.sequences import IGNORED, SequenceSampler
+from train.sequences import SequenceSampler
 from train.task import SampledBatches
+from train.token_labels import IGNORED
 
 __all__ = ["StreamObjective", "train_stream"]
 

@@ -20,7 +20,8 @@ from train.model import EncoderConfig  # noqa: E402
 from train.packs import Clip, Kind  # noqa: E402
 from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, clip_key  # noqa: E402
 from train.pool import ROW, FeaturePool  # noqa: E402
-from train.sequences import IGNORED, SequenceConfig, SequenceSampler  # noqa: E402
+from train.sequences import SequenceConfig, SequenceSampler  # noqa: E402
+from train.token_labels import IGNORED  # noqa: E402
 
 FRAMES, LENGTH = 320, {"alexa": 40, "jarvis": 40, "bed": 60}
 LABELS = ("alexa", "jarvis")

@@ -16,8 +16,8 @@ from tests.train.test_sequences import ENDS, FRAMES, config, draw  # noqa: E402
 from tests.train.test_windows import BINS, ELSEWHERE, PLAIN, make_pool  # noqa: E402
 from train.packs import Clip  # noqa: E402
 from train.pool import ROW, FeaturePool  # noqa: E402
-from train.sequences import IGNORED  # noqa: E402
 from train.sound_layer import told_sounds  # noqa: E402
+from train.token_labels import IGNORED  # noqa: E402
 
 BARK, LOUD = slice(100, 130), 5.0
 LABELS = ("alexa", "jarvis", "dog")

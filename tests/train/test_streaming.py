@@ -38,8 +38,9 @@ from train.recipe import (
 )
 from train.restore import restore
 from train.selection import HeardTrack
-from train.sequences import IGNORED, SequenceConfig
+from train.sequences import SequenceConfig
 from train.streaming import StreamObjective, train_stream
+from train.token_labels import IGNORED
 from train.triggers import as_recording, track_clips
 
 PACKS = ("wake_words", "speech_commands", "librispeech", "background_noise")
