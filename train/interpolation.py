@@ -67,7 +67,7 @@ def interpolate(run: Path, start: Path, share: float) -> Checkpoint:
     }  # fmt: skip
     told = {"start": its.recipe.name, "start_step": its.step, "share": share}
     kept = {name: ours.progress[name] for name in ("sources", "averaged") if name in ours.progress}
-    progress = {**kept, "interpolated": told}
+    progress = kept | {"interpolated": told}
     return replace(ours, model=average, average=average, optimizer={}, progress=progress)
 
 
@@ -101,13 +101,10 @@ def average_runs(runs: Sequence[Path]) -> Checkpoint:
     }  # fmt: skip
     kept = ("sources", "start", "start_classes")
     progress = {name: first.progress[name] for name in kept if name in first.progress}
-    ours = _flat(recipe_table(first.recipe))
+    tables = [_flat(recipe_table(one.recipe)) for one in found]
     progress["averaged"] = [
-        {
-            "step": one.step,
-            **{k: v for k, v in _flat(recipe_table(one.recipe)).items() if ours.get(k) != v},
-        }
-        for one in found
+        {"step": one.step} | {k: v for k, v in table.items() if tables[0].get(k) != v}
+        for one, table in zip(found, tables, strict=True)
     ]
     return replace(first, model=average, average=average, optimizer={}, progress=progress)
 
