@@ -332,6 +332,34 @@ def average(runs: tuple[Path, ...], out: Path) -> None:
         click.echo(f"{out}")
 
 
+@main.command()
+@click.argument("checkpoint", type=FOLDER)
+@DATA
+@SYNTHETIC
+@SEED
+@click.option("--out", type=FOLDER, required=True, help="Folder of the checkpoint to write.")
+def balance(
+    checkpoint: Path, data: Path, synthetic: tuple[Path, ...], seed: int, out: Path
+) -> None:
+    """Lower the logits of other speech and silence until CHECKPOINT tells clips right the most.
+
+    On validation clips, weighed as Speech Commands weighs them. Words score as before.
+    """
+    from train.balance import balance as run
+    from train.checkpoint import CheckpointError, has_checkpoint, save_checkpoint
+
+    with one_line_errors():
+        if has_checkpoint(out):
+            raise CheckpointError(f"{out} is there already: not replaced, give another --out")
+        balanced, found = run(checkpoint, data, synthetic=synthetic, seed=seed)
+        save_checkpoint(out, balanced)
+        for name, after in found.after.items():
+            parts = zip(("words", "other words", "silence"), found.before[name], after, strict=True)
+            told = ", ".join(f"{part} {old:.1%} to {new:.1%}" for part, old, new in parts)
+            click.echo(f"{name}: {told}")
+        click.echo(f"_unknown_ lower by {found.unknown:g}, _silence_ by {found.silence:g}: {out}")
+
+
 @main.command("export-ssast")
 @click.argument("checkpoint", type=FILE)
 @click.option("--out", type=FILE, required=True, help="The .pth to write.")

@@ -33,7 +33,7 @@ __all__ = ["export_bundle", "origin"]
 TOLERANCE = 1e-4  # float32 sums in another order
 LOG_MEL_FLOOR = float(np.log(np.finfo(np.float32).eps))  # what the front end gives for silence
 _TAGGING_HOP_MS = 200
-_WEIGHTS_FROM = ("averaged", "interpolated")  # what else but training made the weights
+_WEIGHTS_FROM = ("averaged", "interpolated", "balanced")  # what else but training made the weights
 
 
 def export_bundle(

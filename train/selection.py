@@ -28,7 +28,14 @@ from train.model import Classifier, TokenTagger
 from train.recipe import KeywordRecipe, RecipeError, SpotterRecipe, StreamRecipe
 from train.triggers import as_recording, track_clips, track_noise
 
-__all__ = ["HeardTrack", "curve_of", "track_validation", "validation_tracks"]
+__all__ = [
+    "HeardTrack",
+    "curve_of",
+    "log_mel",
+    "token_logits",
+    "track_validation",
+    "validation_tracks",
+]
 
 _BATCH = 128  # windows
 _TOKENS = 2000  # of a stretch that is computed at once
@@ -51,7 +58,7 @@ class HeardTrack:
         stops = np.arange(hop, len(self.fbank) + 1, hop)
         if isinstance(model, TokenTagger):
             assert isinstance(recipe, StreamRecipe)
-            logits = self._token_logits(model, recipe, stops, device)
+            logits = token_logits(self.fbank, model, recipe, stops, device)
         else:
             assert isinstance(recipe, KeywordRecipe)
             logits = self._window_logits(model, recipe, stops, device)
@@ -75,27 +82,31 @@ class HeardTrack:
             found.append(model(windows.to(device)).float())
         return torch.cat(found)
 
-    def _token_logits(
-        self,
-        model: TokenTagger,
-        recipe: StreamRecipe,
-        stops: NDArray[np.intp],
-        device: torch.device,
-    ) -> Tensor:
-        """Stretches of the track, each after as much of it as the model can remember."""
-        config = recipe.encoder_config()
-        stride, memory = config.stride_frames, config.context * config.depth
-        before = np.zeros((config.patch_frames, self.fbank.shape[1]), np.float16)
-        padded = np.concatenate([before, self.fbank])
-        found = []
-        # Token t of the padded track ends at frame t * stride of the track.
-        last = len(self.fbank) // stride
-        for first in range(0, last + 1, _TOKENS):
-            begin, end = max(0, first - memory), min(first + _TOKENS, last + 1)
-            piece = padded[begin * stride : (end - 1) * stride + config.patch_frames]
-            fbank = torch.from_numpy(piece.astype(np.float32))[None].to(device)
-            found.append(model(fbank)[0, first - begin :].float())
-        return torch.cat(found)[torch.from_numpy(stops // stride).to(device)]
+
+def token_logits(
+    fbank: NDArray[np.float16],
+    model: TokenTagger,
+    recipe: StreamRecipe,
+    stops: NDArray[np.intp],
+    device: torch.device,
+) -> Tensor:
+    """(stops, classes) logits of the tokens that end at frames `stops` of raw log-mel (N, bins).
+
+    The log-mel goes through in stretches, each after as much of it as the model can remember.
+    """
+    config = recipe.encoder_config()
+    stride, memory = config.stride_frames, config.context * config.depth
+    before = np.zeros((config.patch_frames, fbank.shape[1]), np.float16)
+    padded = np.concatenate([before, fbank])
+    found = []
+    # Token t of the padded track ends at frame t * stride of the track.
+    last = len(fbank) // stride
+    for first in range(0, last + 1, _TOKENS):
+        begin, end = max(0, first - memory), min(first + _TOKENS, last + 1)
+        piece = padded[begin * stride : (end - 1) * stride + config.patch_frames]
+        batch = torch.from_numpy(piece.astype(np.float32))[None].to(device)
+        found.append(model(batch)[0, first - begin :].float())
+    return torch.cat(found)[torch.from_numpy(stops // stride).to(device)]
 
 
 def validation_tracks(recipe: SpotterRecipe, data: Path) -> dict[str, HeardTrack]:
@@ -109,8 +120,8 @@ def validation_tracks(recipe: SpotterRecipe, data: Path) -> dict[str, HeardTrack
         raise RecipeError("selection: no validation recording says any of the labels")
     noisy = mix_noise(track, track_noise(data, "val"), snr_db=10.0, seed=recipe.seed)
     return {
-        "clean": HeardTrack(track, _fbank(recipe, track.samples)),
-        "noisy": HeardTrack(track, _fbank(recipe, noisy)),
+        "clean": HeardTrack(track, log_mel(recipe, track.samples)),
+        "noisy": HeardTrack(track, log_mel(recipe, noisy)),
     }
 
 
@@ -144,7 +155,8 @@ def track_validation(recipe: SpotterRecipe, data: Path) -> Validation:
     return Validation(measure, "missed", higher_is_better=False)
 
 
-def _fbank(recipe: SpotterRecipe, audio: Audio) -> NDArray[np.float16]:
+def log_mel(recipe: SpotterRecipe, audio: Audio) -> NDArray[np.float16]:
+    """Raw log-mel (N, bins) of a recipe's front end, half precision."""
     front_end = Fbank(recipe.fbank)
     pieces = [
         front_end.push(audio[first : first + _PIECE]).astype(np.float16)

@@ -52,7 +52,6 @@ class SequenceConfig:
     gap_chance: float = 0.6  # room tone before the next piece
     longest_gap: int = 60
     alike_chance: float = 0.5  # all speech as loud as the first of it
-    cut_chance: float = 0.0  # a recorded keyword's recording begins too late, or ends too early
     start_chance: float = 0.08  # the stream has just begun: the first part is zeros
     babble_chance: float = 0.15  # noise is many voices
     warp: tuple[float, float] = (1.0, 1.0)  # factor on all frequencies: throats of other lengths
@@ -82,7 +81,7 @@ class SequenceConfig:
         if not (min(weights) >= 0 and 0 < sum(weights) < float("inf")):
             raise ValueError(f"weights must be 0 or more and not all 0, got {weights}")
         for name in (
-            "gap_chance", "alike_chance", "cut_chance", "start_chance", "babble_chance",
+            "gap_chance", "alike_chance", "start_chance", "babble_chance",
             "labelled_sound_chance", "mix_chance", "speech_chance",
             "labelled_sound_noise_share", "labelled_sound_tilt_share",
         ):  # fmt: skip
@@ -303,10 +302,7 @@ class SequenceSampler:
     # --- one piece of each kind ---
 
     def _keyword(self, rng: np.random.Generator) -> _Piece:
-        rows = self._keywords[int(rng.integers(len(self._keywords)))]
-        if self.config.cut_chance and rng.random() < self.config.cut_chance:
-            return self._cut(rng, rows)
-        return self._whole(rng, rows)
+        return self._whole(rng, self._keywords[int(rng.integers(len(self._keywords)))])
 
     def _synthetic_keyword(self, rng: np.random.Generator) -> _Piece:
         return self._whole(rng, self._synthetic[int(rng.integers(len(self._synthetic)))])
@@ -364,20 +360,6 @@ class SequenceSampler:
         return _Piece(
             piece.features, piece.phones, is_speech=True,
             label=label, begin=start - first, end=end - first,
-        )  # fmt: skip
-
-    def _cut(self, rng: np.random.Generator, rows: Rows) -> _Piece:
-        """A word of which up to two fifths are gone: recorded too late, or not for long enough."""
-        piece = self._whole(rng, rows)
-        word = piece.end - piece.begin
-        lost = int(rng.uniform(0.05, 0.4) * word)
-        if rng.random() < 0.7:
-            first, last, begin, end = 0, piece.end - lost, piece.begin, piece.end - lost
-        else:
-            first, last, begin, end = piece.begin + lost, len(piece.features), 0, word - lost
-        return replace(
-            piece, features=piece.features[first:last], phones=piece.phones[first:last],
-            begin=begin, end=end,
         )  # fmt: skip
 
     def _part(self, row: np.void, first: int, last: int) -> _Piece:

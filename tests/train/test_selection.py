@@ -15,7 +15,7 @@ from train.checkpoint import load_checkpoint, load_classifier
 from train.config import EngineConfig
 from train.keywords import train_keywords
 from train.recipe import KeywordRecipe, SelectionConfig
-from train.selection import HeardTrack, _fbank
+from train.selection import HeardTrack, log_mel
 from train.triggers import as_recording, track_clips
 
 from .conftest import ONE_CORE
@@ -27,7 +27,7 @@ def test_scores_are_those_of_the_runtime(
     clips = track_clips(tiny_data, "val", tiny_recipe.labels)
     track = build_track([as_recording(c, tiny_recipe.labels) for c in clips], seed=0)
     model, _ = load_classifier(tiny_checkpoint)
-    heard = HeardTrack(track, _fbank(tiny_recipe, track.samples))
+    heard = HeardTrack(track, log_mel(tiny_recipe, track.samples))
     with torch.no_grad():
         ours = heard.scores(model.eval(), tiny_recipe, torch.device("cpu"))
     theirs = run_bundle(load_bundle(tiny_bundle), track.samples[:])

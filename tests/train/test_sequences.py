@@ -355,21 +355,3 @@ def test_recordings_of_any_length_make_up_sequences() -> None:
         assert torch.isfinite(sequences).all()
         assert set(targets[..., :3].flatten().tolist()) == {0, 1, IGNORED}
         assert set(targets[..., 3].flatten().tolist()) == {0, UNKNOWN}
-
-
-def test_a_word_that_its_recording_cuts_off_is_told_where_it_breaks_off() -> None:
-    shortest, whole = round(0.6 * LENGTH["alexa"]), LENGTH["alexa"]
-    lost = set()
-    for sequence, targets in draw(
-        config(keyword=1.0, gap_chance=1.0, cut_chance=1.0), labels=("alexa",), auxiliary_labels=()
-    ):
-        frames = places(sequence, "alexa")
-        runs = np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1)
-        inner = [run for run in runs if run[0] > 0 and run[-1] + 1 < FRAMES]
-        assert all(shortest <= len(run) < whole for run in inner)
-        lost |= {whole - len(run) for run in inner}
-        ends = [int(run[-1]) + 1 for run in inner]
-        settings = SequenceConfig()
-        sure = wanted(ends, settings.earliest, settings.latest)
-        assert (targets[sure, 0] == 1).all()
-    assert len(lost) > 5
