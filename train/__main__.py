@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from train.checkpoint_commands import COMMANDS
 from train.errors import one_line_errors
 from train.options import (
     CACHE,
@@ -26,6 +27,10 @@ from train.options import (
 @click.group()
 def main() -> None:
     """Pretrain, fine-tune, evaluate and export SSAST models."""
+
+
+for _command in COMMANDS:
+    main.add_command(_command)
 
 
 @main.command()
@@ -275,89 +280,6 @@ def import_(checkpoint: Path, out: Path, stride: tuple[int, int] | None, half: b
     with one_line_errors():
         save_encoder(out, read_any(checkpoint, stride=stride or None), half=half)
         click.echo(f"{out}")
-
-
-@main.command()
-@click.argument("bundle")
-@click.option("--out", type=FOLDER, required=True, help="Folder of the checkpoint to write.")
-@click.option("--recipe", type=FILE, help="Instead of the one that the bundle tells.")
-def restore(bundle: str, out: Path, recipe: Path | None) -> None:
-    """Make a checkpoint of a BUNDLE's float model, to prune, distil or tune it on."""
-    from ssast_edge.bundle import load_bundle
-    from train.recipe import load_recipe
-    from train.restore import restore as run
-
-    with one_line_errors():
-        loaded = load_recipe(recipe) if recipe else None
-        click.echo(f"{run(load_bundle(bundle), out, loaded)}")
-
-
-@main.command()
-@click.argument("run", type=FOLDER)
-@click.option("--start", type=FOLDER, required=True, help="Checkpoint that the run started from.")
-@click.option(
-    "--share", type=float, default=0.3, show_default=True, help="Of the start's weights, 0 to 1."
-)
-@click.option("--out", type=FOLDER, required=True, help="Folder of the checkpoint to write.")
-def interpolate(run: Path, start: Path, share: float, out: Path) -> None:
-    """Draw the weights of checkpoint RUN back towards those that it started from.
-
-    Most of what the start knew comes back, for little of what the run learned.
-    """
-    from train.checkpoint import CheckpointError, has_checkpoint, save_checkpoint
-    from train.interpolation import interpolate as between
-
-    with one_line_errors():
-        if has_checkpoint(out):
-            raise CheckpointError(f"{out} is there already: not replaced, give another --out")
-        save_checkpoint(out, between(run, start, share))
-        click.echo(f"{out}")
-
-
-@main.command()
-@click.argument("runs", type=FOLDER, nargs=-1, required=True)
-@click.option("--out", type=FOLDER, required=True, help="Folder of the checkpoint to write.")
-def average(runs: tuple[Path, ...], out: Path) -> None:
-    """Write the mean of the weights of checkpoints RUNS, which began with the same encoder.
-
-    Seeds, data and settings may differ; the mean costs no more to run than one of them.
-    """
-    from train.checkpoint import CheckpointError, has_checkpoint, save_checkpoint
-    from train.interpolation import average_runs
-
-    with one_line_errors():
-        if has_checkpoint(out):
-            raise CheckpointError(f"{out} is there already: not replaced, give another --out")
-        save_checkpoint(out, average_runs(runs))
-        click.echo(f"{out}")
-
-
-@main.command()
-@click.argument("checkpoint", type=FOLDER)
-@DATA
-@SYNTHETIC
-@SEED
-@click.option("--out", type=FOLDER, required=True, help="Folder of the checkpoint to write.")
-def balance(
-    checkpoint: Path, data: Path, synthetic: tuple[Path, ...], seed: int, out: Path
-) -> None:
-    """Lower the logits of other speech and silence until CHECKPOINT tells clips right the most.
-
-    On validation clips, weighed as Speech Commands weighs them. Words score as before.
-    """
-    from train.balance import balance as run
-    from train.checkpoint import CheckpointError, has_checkpoint, save_checkpoint
-
-    with one_line_errors():
-        if has_checkpoint(out):
-            raise CheckpointError(f"{out} is there already: not replaced, give another --out")
-        balanced, found = run(checkpoint, data, synthetic=synthetic, seed=seed)
-        save_checkpoint(out, balanced)
-        for name, after in found.after.items():
-            parts = zip(("words", "other words", "silence"), found.before[name], after, strict=True)
-            told = ", ".join(f"{part} {old:.1%} to {new:.1%}" for part, old, new in parts)
-            click.echo(f"{name}: {told}")
-        click.echo(f"_unknown_ lower by {found.unknown:g}, _silence_ by {found.silence:g}: {out}")
 
 
 @main.command("export-ssast")

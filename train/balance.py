@@ -28,7 +28,7 @@ from ssast_edge.audio import read_audio
 from ssast_edge.evaluation.classification import CANONICAL_SHARE
 from ssast_edge.evaluation.clips import WORD_TAIL_S
 from ssast_edge.evaluation.noise import active_power
-from train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, load_spotter
+from train.checkpoint import Checkpoint, CheckpointError, load_tagger
 from train.model import TokenTagger
 from train.packs import Clip, read_packs
 from train.recipe import RecipeError, StreamRecipe
@@ -36,10 +36,12 @@ from train.selection import log_mel, token_logits
 from train.triggers import other_words
 from train.windows import SILENCE, UNKNOWN
 
-__all__ = ["Balance", "balance", "choose_offsets"]
+__all__ = ["LARGEST", "Balance", "balance", "choose_offsets", "clip_logits"]
 
-_OFFSETS = np.arange(0.0, 6.01, 0.5)  # logits
-_CONDITIONS: dict[str, float | None] = {"clean": None, "10dB": 10.0}
+LARGEST = 6.0  # logits
+_OFFSETS = np.arange(-LARGEST, LARGEST + 0.01, 0.5)
+# Of validation's background noise alone: no other sounds, as there are in the noise of tracks.
+_CONDITIONS: dict[str, float | None] = {"clean": None, "background noise at 10 dB": 10.0}
 _BIAS = "head.1.bias"
 
 Samples = NDArray[np.float32]
@@ -49,19 +51,22 @@ Samples = NDArray[np.float32]
 class Balance:
     """By how much the logits of other speech and silence are lowered, and what that gives.
 
-    before, after: by condition, the share of words, other words and silences that are told right.
+    clips: how many words, other words and silences it was chosen on. before, after: by condition,
+    what share of each is told right.
     """
 
     unknown: float
     silence: float
+    clips: tuple[int, int, int]
     before: dict[str, tuple[float, float, float]]
     after: dict[str, tuple[float, float, float]]
 
     def to_json(self) -> dict[str, Any]:
         """For the provenance of a bundle."""
         return {
-            UNKNOWN: -self.unknown,
-            SILENCE: -self.silence,
+            UNKNOWN: 0.0 - self.unknown,
+            SILENCE: 0.0 - self.silence,
+            "clips": dict(zip(("keywords", UNKNOWN, SILENCE), self.clips, strict=True)),
             "validation": {
                 name: {
                     "keywords": round(words, 4), UNKNOWN: round(others, 4),
@@ -80,22 +85,23 @@ def balance(
     synthetic: folders of `train.synthesize`. Raises CheckpointError where its model does not tell
     clips of words from both, RecipeError where the data has no validation recording of one of them.
     """
-    model, recipe = load_spotter(folder)
-    if not isinstance(model, TokenTagger) or not {UNKNOWN, SILENCE} <= set(recipe.labels):
-        raise CheckpointError(
-            f"{folder}: labels are {', '.join(recipe.labels)}; wanted a model of task 'stream' "
-            f"with {UNKNOWN} and {SILENCE} among them"
-        )
+    model, checkpoint = load_tagger(folder)
+    recipe = checkpoint.recipe
     assert isinstance(recipe, StreamRecipe)
+    if not {UNKNOWN, SILENCE} <= set(recipe.labels):
+        raise CheckpointError(
+            f"{folder}: labels are {', '.join(recipe.labels)}; wanted {UNKNOWN} and {SILENCE} "
+            "among them"
+        )
+    if "balanced" in checkpoint.progress:
+        raise CheckpointError(f"{folder} is balanced already: balance what it was made from")
     clips = _clips(recipe, data, synthetic, seed)
     truth = np.array([recipe.labels.index(label) for label, _ in clips])
     logits = {
-        name: _logits(model, recipe, clips, data, snr_db, seed)
-        for name, snr_db in _CONDITIONS.items()
+        name: _logits(model, recipe, clips, _noises(data), name, seed) for name in _CONDITIONS
     }
     columns = recipe.labels.index(UNKNOWN), recipe.labels.index(SILENCE)
     found = choose_offsets(logits, truth, *columns)
-    checkpoint = load_checkpoint(folder)
     average = dict(checkpoint.average)
     bias = average[_BIAS].clone()
     for column, offset in zip(columns, (found.unknown, found.silence), strict=True):
@@ -110,7 +116,7 @@ def balance(
 def choose_offsets(
     logits: dict[str, NDArray[np.float32]], truth: NDArray[np.intp], unknown: int, silence: int
 ) -> Balance:
-    """The offsets that tell the most right over all conditions; the lowest that do.
+    """The offsets that tell the most right over all conditions; the smallest that do.
 
     logits: (clips, labels) by condition; truth: (clips,) their labels.
     """
@@ -126,10 +132,14 @@ def choose_offsets(
     def worth(offsets: tuple[float, float]) -> tuple[float, float]:
         weights = np.array([1, CANONICAL_SHARE, CANONICAL_SHARE])
         right = np.mean([weights @ np.array(parts) for parts in shares[offsets].values()])
-        return round(float(right), 9), -sum(offsets)
+        return round(float(right), 9), -sum(map(abs, offsets))
 
     best = max(shares, key=worth)
-    return Balance(unknown=best[0], silence=best[1], before=shares[0.0, 0.0], after=shares[best])
+    others, silences = (int((truth == column).sum()) for column in (unknown, silence))
+    return Balance(
+        unknown=best[0], silence=best[1], clips=(len(truth) - others - silences, others, silences),
+        before=shares[0.0, 0.0], after=shares[best],
+    )  # fmt: skip
 
 
 def _shares(
@@ -184,24 +194,30 @@ def _logits(
     model: TokenTagger,
     recipe: StreamRecipe,
     clips: list[tuple[str, Samples]],
-    data: Path,
-    snr_db: float | None,
+    noises: list[Samples],
+    condition: str,
     seed: int,
 ) -> NDArray[np.float32]:
-    """(clips, labels) of the last hop, each clip a stream that goes on in silence."""
-    rng, noises = np.random.default_rng([seed, 1]), _noises(data)
-    hop = round(recipe.hop_ms / recipe.fbank.hop_ms)
-    tail = np.zeros(round(WORD_TAIL_S * recipe.fbank.sample_rate), np.float32)
+    """(clips, labels), in one condition."""
+    rng, snr_db = np.random.default_rng([seed, 1]), _CONDITIONS[condition]
     found = []
-    for label, samples in tqdm(clips, desc="clean" if snr_db is None else f"{snr_db:g} dB"):
+    for label, samples in tqdm(clips, desc=condition, unit="clip"):
         heard = samples
         if snr_db is not None and label != SILENCE:
             noise = _cut(noises, len(samples), rng)
             power = active_power(samples) * 10 ** (-snr_db / 10)
             heard = samples + noise * np.float32(np.sqrt(power / (np.mean(noise**2) + 1e-12)))
-        fbank = log_mel(recipe, np.concatenate([heard, tail]))
-        stops = np.array([len(fbank) // hop * hop])
-        with torch.inference_mode():
-            logits = token_logits(fbank, model, recipe, stops, torch.device("cpu"))
-        found.append(logits[0, : len(recipe.labels)].numpy())
+        found.append(clip_logits(model, recipe, heard))
     return np.stack(found)
+
+
+def clip_logits(model: TokenTagger, recipe: StreamRecipe, samples: Samples) -> NDArray[np.float32]:
+    """(labels,) of the last hop of a clip that goes on in silence, as clips are evaluated."""
+    tail = np.zeros(round(WORD_TAIL_S * recipe.fbank.sample_rate), np.float32)
+    fbank = log_mel(recipe, np.concatenate([samples, tail]))
+    hop = round(recipe.hop_ms / recipe.fbank.hop_ms)
+    stops = np.array([len(fbank) // hop * hop])
+    with torch.inference_mode():
+        logits = token_logits(fbank, model, recipe, stops, torch.device("cpu"))
+    found: NDArray[np.float32] = logits[0, : len(recipe.labels)].numpy()
+    return found

@@ -120,6 +120,24 @@ def load_spotter(folder: Path) -> tuple[Classifier | TokenTagger, SpotterRecipe]
     return model.eval(), recipe
 
 
+def load_tagger(folder: Path) -> tuple[TokenTagger, Checkpoint]:
+    """The averaged weights of a model that reads a stream token by token, and the checkpoint.
+
+    Raises CheckpointError for another task, weights of other shapes, and weights that are no
+    numbers.
+    """
+    checkpoint = load_checkpoint(folder)
+    if not isinstance(checkpoint.recipe, StreamRecipe):
+        raise CheckpointError(f"{folder}: task is {checkpoint.recipe.task!r}, wanted 'stream'")
+    model = build_model(checkpoint.recipe, checkpoint.classes, checkpoint.mean, checkpoint.std)
+    assert isinstance(model, TokenTagger)
+    load_weights(model, checkpoint.average, folder)
+    broken = [k for k, v in checkpoint.average.items() if not torch.isfinite(v).all()]
+    if broken:
+        raise CheckpointError(f"{folder}: {broken[0]} holds what is no number: train it again")
+    return model.eval(), checkpoint
+
+
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a temporary sibling, then rename: a kill or a full disk leaves the last one whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)

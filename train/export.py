@@ -28,12 +28,12 @@ from train.onnx_graph import SEGMENTS, build_graph, embedding_width
 from train.packs import DATA_LICENCES
 from train.recipe import FinetuneRecipe, SpotterRecipe, StreamRecipe, recipe_table
 
-__all__ = ["export_bundle", "origin"]
+__all__ = ["WEIGHTS_FROM", "export_bundle", "origin"]
 
 TOLERANCE = 1e-4  # float32 sums in another order
 LOG_MEL_FLOOR = float(np.log(np.finfo(np.float32).eps))  # what the front end gives for silence
 _TAGGING_HOP_MS = 200
-_WEIGHTS_FROM = ("averaged", "interpolated", "balanced")  # what else but training made the weights
+WEIGHTS_FROM = ("averaged", "interpolated", "balanced")  # what else but training made the weights
 
 
 def export_bundle(
@@ -116,9 +116,9 @@ def export_bundle(
                     k: dataclasses.asdict(v) for k, v in dict(triggers or default).items()
                 },
                 "provenance": {
-                    "recipe": recipe_table(recipe),
+                    "recipe": checkpoint.progress.get("restored_recipe") or recipe_table(recipe),
                     "step": checkpoint.step,
-                    **{k: v for k, v in checkpoint.progress.items() if k in _WEIGHTS_FROM},
+                    **{k: v for k, v in checkpoint.progress.items() if k in WEIGHTS_FROM},
                     **dict(provenance or {}),
                 },
                 "data": data_licences(checkpoint),

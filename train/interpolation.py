@@ -6,7 +6,7 @@
 What a run learns anew costs some of what its start knew. Between the two lie models that have most
 of both (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). The head of classes
 that the start does not know stays the run's. Runs that began with the same weights err each in its
-own way, and their mean errs less (Wortsman et al., "Model soups", ICML 2022).
+own way, and their mean often errs less (Wortsman et al., "Model soups", ICML 2022).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from train.checkpoint import Checkpoint, CheckpointError, load_tagger
 from train.initial import fingerprint_of
 from train.recipe import StreamRecipe, recipe_table
 
@@ -72,23 +72,32 @@ def interpolate(run: Path, start: Path, share: float) -> Checkpoint:
 
 
 def average_runs(runs: Sequence[Path]) -> Checkpoint:
-    """The first checkpoint with the mean of the weights of all; its recipe and classes are kept.
+    """The first checkpoint with the mean of the weights of all.
 
-    Raises CheckpointError unless there are two or more, which read a stream, know the same classes
-    in the same order, and started from the same encoder.
+    Its recipe, classes and normalisation of the log-mel are kept. Raises CheckpointError unless
+    there are two or more, each another, which read a stream through the same front end, know the
+    same classes in the same order, started from the same encoder, and are no means themselves.
     """
     if len(runs) < 2:
         raise CheckpointError(f"{len(runs)} checkpoint: an average wants two or more")
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise CheckpointError("a checkpoint is given twice: each counts once in an average")
     first, *others = found = [_stream(run) for run in runs]
+    for run, one in zip(runs, found, strict=True):
+        if "averaged" in one.progress or "interpolated" in one.progress:
+            raise CheckpointError(f"{run} lies between others already: give the runs themselves")
     start = first.progress.get("start")
     for run, one in zip(runs[1:], others, strict=True):
-        if one.classes != first.classes:
+        if (one.classes, _labels(one)) != (first.classes, _labels(first)):
+            unlike = sorted(set(one.classes) ^ set(first.classes)) or ["their order"]
             raise CheckpointError(
-                f"{run} knows {', '.join(one.classes)}, {runs[0]} {', '.join(first.classes)}: only "
-                "models of the same classes have a mean"
+                f"{run} and {runs[0]} differ in {', '.join(unlike)}: only models of the same "
+                "classes have a mean"
             )
         if one.recipe.encoder_config() != first.recipe.encoder_config():
             raise CheckpointError(f"{run} and {runs[0]} have encoders of other shapes")
+        if one.recipe.fbank != first.recipe.fbank:
+            raise CheckpointError(f"{run} and {runs[0]} have other front ends (fbank)")
         if start is None or one.progress.get("start") != start:
             raise CheckpointError(
                 f"{run} and {runs[0]} did not start from the same encoder, or do not tell: what "
@@ -103,10 +112,16 @@ def average_runs(runs: Sequence[Path]) -> Checkpoint:
     progress = {name: first.progress[name] for name in kept if name in first.progress}
     tables = [_flat(recipe_table(one.recipe)) for one in found]
     progress["averaged"] = [
-        {"step": one.step} | {k: v for k, v in table.items() if tables[0].get(k) != v}
-        for one, table in zip(found, tables, strict=True)
+        {"run": f"{run}", "step": one.step}
+        | {k: v for k, v in table.items() if tables[0].get(k) != v}
+        for run, one, table in zip(runs, found, tables, strict=True)
     ]
     return replace(first, model=average, average=average, optimizer={}, progress=progress)
+
+
+def _labels(checkpoint: Checkpoint) -> tuple[str, ...]:
+    assert isinstance(checkpoint.recipe, StreamRecipe)
+    return checkpoint.recipe.labels
 
 
 def _classes(
@@ -134,7 +149,10 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str | float]:
 
 
 def _stream(path: Path) -> Checkpoint:
-    checkpoint = load_checkpoint(path)
-    if not isinstance(checkpoint.recipe, StreamRecipe):
-        raise CheckpointError(f"{path}: task is {checkpoint.recipe.task!r}, wanted 'stream'")
+    """A stream's checkpoint whose weights are what training made, or a mean of such."""
+    _, checkpoint = load_tagger(path)
+    if "balanced" in checkpoint.progress:
+        raise CheckpointError(
+            f"{path} is balanced: give what it was made from, and balance the outcome"
+        )
     return checkpoint

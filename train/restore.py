@@ -26,10 +26,17 @@ from train.checkpoint import (
     load_weights,
     save_checkpoint,
 )
-from train.export import TOLERANCE
+from train.export import TOLERANCE, WEIGHTS_FROM
 from train.onnx_graph import FUSED_PATCH_EMBED
 from train.packs import DATA_LICENCES
-from train.recipe import PhoneRecipe, PretrainRecipe, Recipe, SpotterRecipe, parse_recipe
+from train.recipe import (
+    PhoneRecipe,
+    PretrainRecipe,
+    Recipe,
+    SpotterRecipe,
+    parse_recipe,
+    recipe_table,
+)
 
 __all__ = ["restore"]
 
@@ -52,6 +59,7 @@ def restore(bundle: Bundle, out: Path, recipe: Recipe | None = None) -> Path:
         raise CheckpointError(
             f"recipe {recipe.name} is of task {recipe.task}, a bundle holds a classifier"
         )
+    trained = recipe_table(recipe)
     if isinstance(recipe, SpotterRecipe):  # what export drops
         recipe = dataclasses.replace(recipe, labels=bundle.model_labels, auxiliary_labels=())
     statistics = bundle.normalization.mean, bundle.normalization.std
@@ -82,7 +90,11 @@ def restore(bundle: Bundle, out: Path, recipe: Recipe | None = None) -> Path:
             model=state,
             average=state,
             optimizer={},
-            progress={"sources": [known.get(name, name) for name in sources]},
+            progress={
+                "sources": [known.get(name, name) for name in sources],
+                "restored_recipe": trained,
+                **{k: v for k, v in bundle.provenance.items() if k in WEIGHTS_FROM},
+            },
         ),
     )
     return out

@@ -143,7 +143,9 @@ def test_the_mean_of_runs_can_be_drawn_back_and_tells_what_it_is_of(
     told = load_bundle(tmp_path / "bundle").provenance
     warp = {"sequences.warp": "[0.9, 1.1]"}
     assert told["averaged"] == [
-        {"step": 6}, {"step": 6, "seed": 2, **warp}, {"step": 6, "seed": 3, **warp},
+        {"run": f"{run}", "step": 6},
+        {"run": f"{others[0]}", "step": 6, "seed": 2, **warp},
+        {"run": f"{others[1]}", "step": 6, "seed": 3, **warp},
     ]  # fmt: skip
     assert told["interpolated"]["share"] == 0.3
 
@@ -151,21 +153,76 @@ def test_the_mean_of_runs_can_be_drawn_back_and_tells_what_it_is_of(
 def test_a_mean_of_unlike_runs_is_refused(
     recipe: StreamRecipe, known: dict[str, Any], start: Path, run: Path, tmp_path: Path
 ) -> None:
-    elsewhere = make(tmp_path / "elsewhere", recipe, (*LABELS, "bed"), start="0123456789abcdef")
-    classes = make(tmp_path / "classes", recipe, (*LABELS, "cat"), **known)
-    shape = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, mlp_ratio=2.0))
-    other = make(tmp_path / "shape", shape, (*LABELS, "bed"), **known)
+    known_classes = (*LABELS, "bed")
+
+    def other(name: str, classes: tuple[str, ...] = known_classes, **changes: Any) -> Path:
+        changed = dataclasses.replace(recipe, seed=2, **changes)
+        return make(tmp_path / name, changed, classes, **known)
+
+    elsewhere = make(tmp_path / "elsewhere", recipe, known_classes, start="0123456789abcdef")
+    shape = dataclasses.replace(recipe.model, mlp_ratio=2.0)
+    front_end = dataclasses.replace(recipe.fbank, window_ms=20.0)
+    broken = other("broken")
+    checkpoint = load_checkpoint(broken)
+    checkpoint.average[HEAD][0, 0] = float("nan")
+    save_checkpoint(broken, checkpoint)
+    lacking = other("lacking")
+    checkpoint = load_checkpoint(lacking)
+    del checkpoint.average[QKV]
+    save_checkpoint(lacking, checkpoint)
     out = tmp_path / "x"
     for runs, message in (
         ((run,), "wants two or more"),
+        ((run, other("plain"), run), "is given twice"),
         ((run, elsewhere), "did not start from the same encoder"),
         ((elsewhere, run), "did not start from the same encoder"),
-        ((run, classes), "only models of the same classes have a mean"),
-        ((run, other), "encoders of other shapes"),
+        ((run, other("classes", (*LABELS, "cat"))), "differ in bed, cat: only models of the same"),
+        ((run, other("order", (*LABELS[::-1], "bed"))), "differ in their order"),
+        ((run, other("labels", labels=(*LABELS, "bed"))), "differ in their order"),
+        ((run, other("shape", model=shape)), "encoders of other shapes"),
+        ((run, other("front-end", fbank=front_end)), "other front ends"),
+        ((run, broken), "holds what is no number"),
+        ((run, lacking), QKV),
         ((run, tmp_path / "none"), "no checkpoint"),
     ):
         result = call("average", *runs, "--out", out)
         assert result.exit_code == 1
         assert message in result.output
+        assert result.output.count("\n") == 1
         assert not out.exists()
     assert "is there already" in call("average", run, start, "--out", run).output
+    file = tmp_path / "file"
+    file.touch()
+    assert "is a file" in call("average", run, start, "--out", file).output
+
+
+def test_what_is_no_run_any_more_is_refused(
+    recipe: StreamRecipe, known: dict[str, Any], start: Path, run: Path, tmp_path: Path
+) -> None:
+    """Its weights would no longer be what the provenance says."""
+    out = tmp_path / "x"
+    for name in ("averaged", "interpolated", "balanced"):
+        made = make(tmp_path / name, recipe, (*LABELS, "bed"), **known, **{name: {}})
+        result = call("average", run, made, "--out", out)
+        assert result.exit_code == 1
+        assert "is balanced" in result.output or "lies between others already" in result.output
+    result = call("interpolate", tmp_path / "balanced", "--start", start, "--out", out)
+    assert result.exit_code == 1
+    assert "is balanced: give what it was made from" in result.output
+    assert not out.exists()
+
+
+def test_a_restored_bundle_tells_how_its_weights_were_made(
+    recipe: StreamRecipe, tmp_path: Path
+) -> None:
+    """What export drops of the recipe is told as well."""
+    recipe = dataclasses.replace(recipe, auxiliary_labels=("bed",))
+    balanced = {"_unknown_": -1.0, "_silence_": 0.0}
+    made = make(tmp_path / "made", recipe, (*LABELS, "bed"), balanced=balanced)
+    export_bundle(made, tmp_path / "bundle")
+    assert call("restore", tmp_path / "bundle", "--out", tmp_path / "restored").exit_code == 0
+    export_bundle(tmp_path / "restored", tmp_path / "again")
+    first, second = (load_bundle(tmp_path / name).provenance for name in ("bundle", "again"))
+    assert first == second
+    assert second["balanced"] == balanced
+    assert second["recipe"]["auxiliary_labels"] == ["bed"]
