@@ -4,16 +4,21 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: train)")
 
 from benchmarks import keyword_rounds, noise_draws, sound_triggers, sounds_folds  # noqa: E402
 from ssast_edge.bundle import load_bundle  # noqa: E402
+from train.checkpoint import load_checkpoint  # noqa: E402
 from train.export import export_bundle  # noqa: E402
 from train.keywords import train_keywords  # noqa: E402
-from train.recipe import KeywordRecipe  # noqa: E402
+from train.phone_alignment import PHONES, PhoneLabels  # noqa: E402
+from train.recipe import KeywordRecipe, StreamRecipe, load_recipe  # noqa: E402
+from train.streaming import train_stream  # noqa: E402
 from train.triggers import SOUND_TRIGGER  # noqa: E402
 
 from .conftest import ONE_CORE  # noqa: E402
@@ -120,3 +125,67 @@ def test_draws_of_noise_are_added_up_setting_by_setting(tmp_path: Path) -> None:
     same = CliRunner().invoke(noise_draws.main, [one, report(0, (0.0, 1, 1))])
     assert same.exit_code == 1
     assert "seed of its own" in same.stderr
+
+
+FOLDS_RECIPE = """
+task = "stream"
+name = "folds"
+labels = ["rain", "alexa"]
+window_frames = 100
+[data]
+packs = ["wake_words", "librispeech", "background_noise", "esc10"]
+synthetic = false
+renderings_keyword = 1
+renderings_other = 1
+renderings_sound = 1
+[model]
+dim = 16
+depth = 1
+num_heads = 2
+patch_frames = 8
+stride_frames = 4
+context = 6
+[sequences]
+num_frames = 160
+[optimizer]
+steps = 2
+batch_size = 2
+learning_rate = 1e-3
+warmup_steps = 1
+"""
+
+
+def test_a_fold_is_tested_by_the_mean_of_runs_drawn_back(tiny_data: Path, tmp_path: Path) -> None:
+    recipe, phones = tmp_path / "folds.toml", tmp_path / "phones.npz"
+    recipe.write_text(FOLDS_RECIPE)
+    PhoneLabels(PHONES, {"nothing": np.zeros(1, np.uint8)}).save(phones)
+    loaded = load_recipe(recipe, ("data.esc10_test_fold=2",))
+    assert isinstance(loaded, StreamRecipe)
+    start = train_stream(
+        loaded, data=tiny_data, synthetic=(), phones=phones, out=tmp_path / "start",
+        machine=ONE_CORE, jobs=1,
+    )  # fmt: skip
+    out, kept = tmp_path / "runs", tmp_path / "folds.json"
+    command = [
+        "--recipe", recipe, "--init", start, "--data", tiny_data, "--phones", phones,
+        "--synthetic", tmp_path, "--out", out, "--fold", 2, "--fold", 3, "--seeds", 2,
+        "--share", 0.25, "--threads", 1, "--json", kept,
+    ]  # fmt: skip
+    result = CliRunner().invoke(sounds_folds.main, [str(part) for part in command])
+    assert result.exit_code == 0, result.output
+    found = json.loads(kept.read_text())
+    assert (found["clips"], found["seeds"], found["share"]) == (2, 2, 0.25)
+    name = "head.1.weight"
+    first, second, its, between = (
+        load_checkpoint(path).average[name]
+        for path in (
+            out / "fold-2" / "last", out / "fold-2-1" / "last", start,
+            out / "fold-2" / "interpolated-2-0.25",
+        )
+    )  # fmt: skip
+    torch.testing.assert_close(between, 0.75 * (first + second) / 2 + 0.25 * its)
+    result = CliRunner().invoke(
+        sounds_folds.main, ["--recipe", "train/recipes/windows/sounds.toml", "--seeds", "2"]
+    )
+    assert result.exit_code == 1
+    assert "are for recipes of task 'stream'" in result.output
