@@ -57,10 +57,6 @@ class Tail:
         """The score that so small a share of the windows exceeds."""
         return self.start + self.excess * float(np.log(self.share / share))
 
-    def share_above(self, score: float) -> float:
-        """Share of the windows above a score in the tail."""
-        return self.share * float(np.exp(-(score - self.start) / self.excess))
-
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
