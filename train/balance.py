@@ -30,7 +30,7 @@ from ssast_edge.evaluation.clips import WORD_TAIL_S
 from ssast_edge.evaluation.noise import active_power
 from train.checkpoint import Checkpoint, CheckpointError, load_tagger
 from train.model import TokenTagger
-from train.packs import Clip, read_packs
+from train.packs import read_packs
 from train.recipe import RecipeError, StreamRecipe
 from train.selection import log_mel, token_logits
 from train.triggers import other_words
@@ -95,11 +95,10 @@ def balance(
         )
     if "balanced" in checkpoint.progress:
         raise CheckpointError(f"{folder} is balanced already: balance what it was made from")
-    clips = _clips(recipe, data, synthetic, seed)
+    noises = _noises(data)
+    clips = _clips(recipe, data, synthetic, noises, seed)
     truth = np.array([recipe.labels.index(label) for label, _ in clips])
-    logits = {
-        name: _logits(model, recipe, clips, _noises(data), name, seed) for name in _CONDITIONS
-    }
+    logits = {name: _logits(model, recipe, clips, noises, name, seed) for name in _CONDITIONS}
     columns = recipe.labels.index(UNKNOWN), recipe.labels.index(SILENCE)
     found = choose_offsets(logits, truth, *columns)
     average = dict(checkpoint.average)
@@ -158,7 +157,11 @@ def _shares(
 
 
 def _clips(
-    recipe: StreamRecipe, data: Path, synthetic: Sequence[Path], seed: int
+    recipe: StreamRecipe,
+    data: Path,
+    synthetic: Sequence[Path],
+    noises: Sequence[Samples],
+    seed: int,
 ) -> list[tuple[str, Samples]]:
     """Validation clips with their labels: words, other words, as many synthetic, and silences."""
     rng = np.random.default_rng(seed)
@@ -171,20 +174,20 @@ def _clips(
     drawn = rng.permutation(len(spare))[: len(others)]
     spoken += [spare[index] for index in drawn.tolist()]
     found = [(c.word if c.word in recipe.labels else UNKNOWN, read_audio(c.path)) for c in spoken]
-    noises = _noises(data)
     for _ in range(len(others) + len(drawn)):
         found.append((SILENCE, _cut(noises, recipe.fbank.sample_rate, rng)))
     return found
 
 
 def _noises(data: Path) -> list[Samples]:
-    clips: list[Clip] = [c for c in read_packs(data, ("background_noise",)) if c.split == "val"]
-    if not clips:
+    clips = read_packs(data, ("background_noise",))
+    found = [read_audio(clip.path) for clip in clips if clip.split == "val"]
+    if not found:
         raise RecipeError(f"{data}: no validation recording of background noise")
-    return [read_audio(clip.path) for clip in clips]
+    return found
 
 
-def _cut(noises: list[Samples], length: int, rng: np.random.Generator) -> Samples:
+def _cut(noises: Sequence[Samples], length: int, rng: np.random.Generator) -> Samples:
     noise = noises[int(rng.integers(len(noises)))]
     first = int(rng.integers(max(1, len(noise) - length + 1)))
     return np.resize(noise[first : first + length], length)
@@ -193,8 +196,8 @@ def _cut(noises: list[Samples], length: int, rng: np.random.Generator) -> Sample
 def _logits(
     model: TokenTagger,
     recipe: StreamRecipe,
-    clips: list[tuple[str, Samples]],
-    noises: list[Samples],
+    clips: Sequence[tuple[str, Samples]],
+    noises: Sequence[Samples],
     condition: str,
     seed: int,
 ) -> NDArray[np.float32]:
