@@ -112,7 +112,7 @@ def average_runs(runs: Sequence[Path]) -> Checkpoint:
     progress = {name: first.progress[name] for name in kept if name in first.progress}
     tables = [_flat(recipe_table(one.recipe)) for one in found]
     progress["averaged"] = [
-        {"run": f"{run}", "step": one.step}
+        {"run": "/".join(run.resolve().parts[-2:]), "step": one.step}  # no path of this machine
         | {k: v for k, v in table.items() if tables[0].get(k) != v}
         for run, one, table in zip(runs, found, tables, strict=True)
     ]

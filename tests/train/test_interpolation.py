@@ -143,9 +143,9 @@ def test_the_mean_of_runs_can_be_drawn_back_and_tells_what_it_is_of(
     told = load_bundle(tmp_path / "bundle").provenance
     warp = {"sequences.warp": "[0.9, 1.1]"}
     assert told["averaged"] == [
-        {"run": f"{run}", "step": 6},
-        {"run": f"{others[0]}", "step": 6, "seed": 2, **warp},
-        {"run": f"{others[1]}", "step": 6, "seed": 3, **warp},
+        {"run": f"{tmp_path.name}/run", "step": 6},
+        {"run": f"{tmp_path.name}/run-2", "step": 6, "seed": 2, **warp},
+        {"run": f"{tmp_path.name}/run-3", "step": 6, "seed": 3, **warp},
     ]  # fmt: skip
     assert told["interpolated"]["share"] == 0.3
 
