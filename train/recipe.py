@@ -188,6 +188,7 @@ class StreamRecipe(SpotterRecipe):
 
     label_smoothing: float = 0.005
     phone_share: float = 0.3  # of the phones' loss beside the words'
+    start_share: float = 0.0  # of the loss against the start's own scores of what it knows
     window_frames: int = 156
     sequences: SequenceConfig = field(default_factory=SequenceConfig)
 
@@ -195,8 +196,9 @@ class StreamRecipe(SpotterRecipe):
         """Refuse a hop that is no whole number of tokens, too."""
         if not self.model.context:
             raise ValueError("task stream wants model.context above 0: tokens that a token sees")
-        if not self.phone_share >= 0:
-            raise ValueError(f"phone_share must be 0 or more, got {self.phone_share}")
+        for name in ("phone_share", "start_share"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         super().__post_init__()
         hop, stride = round(self.hop_ms / self.fbank.hop_ms), self.model.stride_frames
         overlap = self.model.patch_frames - stride

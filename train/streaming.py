@@ -3,8 +3,10 @@
     python -m train finetune train/recipes/wake_words_stream.toml --init encoders/edge-phones \
         --phones runs/phones.npz
 
-Every token learns which words have just ended and which phone is being said (train/sequences.py).
-The device computes a hop's own tokens and nothing else (optimize/quantization/stream_graph.py).
+Every token learns which words have just ended and which phone is being said (train/sequences.py);
+with `start_share`, also what the run's start says of the words that it knows (Li and Hoiem,
+"Learning without forgetting", ECCV 2016): what is learned anew then costs less of them. The device
+computes a hop's own tokens and nothing else (optimize/quantization/stream_graph.py).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 
-from train.checkpoint import build_model
+from train.checkpoint import build_model, load_tagger
 from train.engine import Objective, TrainingData, fit, resume_point
 from train.initial import start_from, start_head
 from train.keywords import pack_sources, prepare_pool
@@ -30,18 +32,48 @@ from train.sequences import SequenceSampler
 from train.task import SampledBatches
 from train.token_labels import IGNORED
 
-__all__ = ["StreamObjective", "train_stream"]
+__all__ = ["Memory", "StreamObjective", "train_stream"]
 
 _STEPS_PER_EPOCH = 1000  # sequences are drawn for ever: an epoch is a unit of the log, no more
+
+
+class Memory(nn.Module):
+    """Binary cross-entropy against what a start says of the classes that it knows.
+
+    columns: of the run's logits; its: of the start's, for the same classes.
+    """
+
+    def __init__(self, start: TokenTagger, columns: Sequence[int], its: Sequence[int]) -> None:
+        super().__init__()
+        self.start = start.eval().requires_grad_(False)
+        self.columns, self.its = list(columns), list(its)
+
+    def forward(self, fbank: Tensor, logits: Tensor) -> Tensor:
+        """Scalar, summed over classes, mean over the tokens of (B, T, F) raw log-mel."""
+        with torch.no_grad():
+            wanted = torch.sigmoid(self.start(fbank).float()[..., self.its])
+        each = F.binary_cross_entropy_with_logits(
+            logits[..., self.columns], wanted, reduction="none"
+        )
+        return each.sum(dim=-1).mean()
 
 
 class StreamObjective(Objective):
     """Binary cross-entropy of the words, summed over them, and cross-entropy of the phones."""
 
-    def __init__(self, model: TokenTagger, words: int, smoothing: float, phone_share: float):
+    def __init__(
+        self,
+        model: TokenTagger,
+        words: int,
+        smoothing: float,
+        phone_share: float,
+        memory: Memory | None = None,
+        start_share: float = 0.0,
+    ) -> None:
         super().__init__()
         self.model: TokenTagger = model
         self.words, self.smoothing, self.phone_share = words, smoothing, phone_share
+        self.memory, self.start_share = memory, start_share
 
     def forward(self, fbank: Tensor, target: Tensor) -> dict[str, Tensor]:
         """(B, T, F) raw log-mel, targets as `SequenceSampler.batch` gives them."""
@@ -58,7 +90,11 @@ class StreamObjective(Objective):
             logits[..., self.words :].flatten(0, 1), wanted_phones,
             ignore_index=UNKNOWN, reduction="sum",
         ) / (wanted_phones != UNKNOWN).sum().clamp_min(1)  # fmt: skip
-        return {"loss": words + self.phone_share * phones, "words": words, "phones": phones}
+        losses = {"loss": words + self.phone_share * phones, "words": words, "phones": phones}
+        if self.memory is not None:
+            losses["start"] = self.memory(fbank, logits)
+            losses["loss"] = losses["loss"] + self.start_share * losses["start"]
+        return losses
 
 
 def train_stream(
@@ -73,6 +109,11 @@ def train_stream(
     init: Path | None = None,
 ) -> Path:
     """Train to the recipe's last step; returns the checkpoint folder."""
+    if recipe.start_share and init is None:
+        raise RecipeError(
+            f"start_share is {recipe.start_share:g}, but there is no --init: give the run, or the "
+            "restored bundle, whose words are to be kept"
+        )
     fabric = open_machine(machine, recipe)
     resume = resume_point(recipe, out)
     labels = load_phones(phones)
@@ -99,9 +140,12 @@ def train_stream(
     # A word is rarely said: without this the first hundreds of steps only learn that.
     nn.init.constant_(model.head[1].bias[:words], -4.0)  # type: ignore[index]
     known = start_head(init, model, classes) if init is not None else ()
+    memory = _memory(recipe, init, known)
     return fit(
         recipe,
-        StreamObjective(model, words, recipe.label_smoothing, recipe.phone_share),
+        StreamObjective(
+            model, words, recipe.label_smoothing, recipe.phone_share, memory, recipe.start_share
+        ),
         SampledBatches(sampler, recipe.optimizer.batch_size),
         fabric=fabric,
         out=out,
@@ -110,6 +154,30 @@ def train_stream(
         resume=resume,
         validation=validation,
         workers=machine.workers,
+    )
+
+
+def _memory(recipe: StreamRecipe, init: Path | None, known: Sequence[str]) -> Memory | None:
+    """What the start says, where the recipe wants it kept; RecipeError where it knows no word.
+
+    known: the classes whose head the run goes on with.
+    """
+    if not recipe.start_share or init is None:
+        return None
+    words = (*recipe.labels, *recipe.auxiliary_labels)  # phones are told otherwise
+    kept = [word for word in words if word in known]
+    if not kept:
+        raise RecipeError(
+            f"start_share is {recipe.start_share:g}, but {init} reads no stream with one of the "
+            "words: give the run, or the restored bundle, whose words are to be kept"
+        )
+    start, checkpoint = load_tagger(init)
+    if checkpoint.recipe.fbank != recipe.fbank:
+        raise RecipeError(f"{init} has another front end (fbank): its scores cannot be learned")
+    return Memory(
+        start,
+        [words.index(word) for word in kept],
+        [checkpoint.classes.index(word) for word in kept],
     )
 
 

@@ -39,7 +39,7 @@ from train.recipe import (
 from train.restore import restore
 from train.selection import HeardTrack
 from train.sequences import SequenceConfig
-from train.streaming import StreamObjective, train_stream
+from train.streaming import Memory, StreamObjective, train_stream
 from train.token_labels import IGNORED
 from train.triggers import as_recording, track_clips
 
@@ -162,6 +162,26 @@ def test_training_goes_on_with_the_head_of_its_start(
     assert after.progress["start_classes"] == list(before.classes)
     for name in ("head.0.weight", "head.1.weight", "head.1.bias"):
         torch.testing.assert_close(after.average[name], before.average[name], atol=1e-5, rtol=0)
+
+
+def test_what_a_start_knows_is_kept_only_where_there_is_one(
+    trained: Path, recipe: StreamRecipe, tiny_data: Path, phones: Path, root: Path
+) -> None:
+    keeping = dataclasses.replace(recipe, start_share=1.0, selection=SelectionConfig())
+    with pytest.raises(RecipeError, match="start_share is 1, but there is no --init: give the run"):
+        train(keeping, tiny_data, phones, root / "kept")
+    how = {
+        "data": tiny_data, "synthetic": (), "phones": phones, "out": root / "kept",
+        "machine": ONE_CORE, "jobs": 1, "init": trained,
+    }  # fmt: skip
+    known = load_checkpoint(trained)
+    other = dataclasses.replace(known, classes=("x", "y", "z", *PHONES))
+    save_checkpoint(root / "other", other)
+    with pytest.raises(RecipeError, match="reads no stream with one of the words"):
+        train_stream(keeping, **{**how, "init": root / "other"})  # type: ignore[arg-type]
+    train_stream(keeping, **how)  # type: ignore[arg-type]
+    header = (root / "kept" / "log.csv").read_text().splitlines()[0]
+    assert "start" in header.split(",")
 
 
 def test_a_run_learns_validates_and_says_what_it_is(trained: Path, recipe: StreamRecipe) -> None:
@@ -328,6 +348,28 @@ def test_tokens_that_may_do_either_cost_nothing(recipe: StreamRecipe) -> None:
         assert loss(sequences, told)["words"] == 0
 
 
+def test_what_the_start_says_of_its_words_is_learned_too(recipe: StreamRecipe) -> None:
+    loss = objective(recipe)
+    torch.manual_seed(1)
+    start = build_model(recipe, ("jarvis", "alexa"), -7.0, 3.0)
+    assert isinstance(start, TokenTagger)
+    loss.memory, loss.start_share = Memory(start, columns=[0, 1], its=[1, 0]), 2.0
+    sequences = torch.randn(2, 160, 128, generator=torch.Generator().manual_seed(0)) * 4 - 8
+    told = torch.full((2, 39, 4), IGNORED, dtype=torch.uint8)  # it counts where no label does
+    told[..., 3] = UNKNOWN
+    found = loss(sequences, told)
+    with torch.no_grad():
+        wanted = start(sequences)[..., [1, 0]].sigmoid()
+        each = torch.nn.functional.binary_cross_entropy_with_logits(
+            loss.model(sequences)[..., :2], wanted, reduction="none"
+        )
+    assert found["start"].item() == pytest.approx(float(each.mean() * 2), rel=1e-5)
+    assert found["loss"].item() == pytest.approx(2 * found["start"].item(), rel=1e-5)
+    found["loss"].backward()
+    assert all(weight.grad is None for weight in start.parameters())
+    assert loss.model.head[1].weight.grad is not None
+
+
 MINIMAL = """
 task = "stream"
 name = "x"
@@ -357,6 +399,7 @@ context = 4
         ("window_frames=4", "hop_ms must be at most 40, the window"),
         ("phone_share=-0.1", "phone_share must be 0 or more, got -0.1"),
         ("phone_share=nan", "phone_share must be 0 or more, got nan"),
+        ("start_share=inf", "start_share must be 0 or more, got inf"),
         ("label_smoothing=0.5", "label_smoothing must be in"),
         ("sequences.num_frames=50", "num_frames must be at least 100, got 50"),
         ("sequences.warp=[1.1,0.9]", r"warp must be a range within \[0.5, 2\], got \[1.1, 0.9\]"),
