@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -109,6 +110,9 @@ def _refuse_to_replace(out: Path) -> None:
         raise CheckpointError(f"{out} is there already: not replaced, give another --out")
     if out.exists() and not out.is_dir():
         raise CheckpointError(f"{out} is a file: wanted a folder to write, give another --out")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise CheckpointError(f"{above} cannot be written in: {out} has to be, give another --out")
 
 
 COMMANDS = (restore, interpolate, average, balance)

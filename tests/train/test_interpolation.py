@@ -105,6 +105,8 @@ def test_drawing_back_refuses_what_is_no_start(
     assert "did not start from" in refusal(run, run)
     assert "no checkpoint" in refusal(run, tmp_path / "none")
     assert "is there already" in refusal(run, start, to=run)
+    (tmp_path / "file").touch()
+    assert "file cannot be written in" in refusal(run, start, to=tmp_path / "file" / "of" / "x")
     assert "share must be between 0 and 1, got nan" in refusal(run, start, share=float("nan"))
     # The start was more than the bundle that it was restored from.
     known["start_classes"] = ["alexa", "bed"]
