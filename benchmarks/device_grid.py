@@ -120,8 +120,8 @@ def write_tagger(out: Path, size: str, labels: int) -> None:
     from train.checkpoint import Checkpoint, build_model, save_checkpoint
     from train.config import ModelConfig, OptimizerConfig
     from train.data.clips import ClipConfig
+    from train.encoder import SIZES
     from train.export import export_bundle
-    from train.model import SIZES
     from train.recipe import FinetuneRecipe, ManifestConfig
 
     torch.manual_seed(0)

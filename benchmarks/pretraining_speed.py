@@ -144,7 +144,7 @@ def _our_step(fbank, size: str, way: str) -> Step:  # type: ignore[no-untyped-de
     import torch
 
     from train.config import OptimizerConfig
-    from train.model import SIZES, Encoder, EncoderConfig
+    from train.encoder import SIZES, Encoder, EncoderConfig
     from train.optim import make_optimizer
     from train.pretext import MaskedSpectrogramPretext, PretextConfig
 

@@ -33,8 +33,8 @@ from optimize.comparison.latency import Latency, interleaved
 from optimize.comparison.tables import points
 from ssast_edge.backends import Backend, next_hop, open_backend
 from ssast_edge.bundle import Bundle, load_bundle
+from train.encoder import EncoderConfig
 from train.errors import one_line_errors
-from train.model import EncoderConfig
 
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 Call = Callable[[], object]

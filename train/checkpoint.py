@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from train.model import Classifier, Encoder, Pooling, TokenTagger
+from train.encoder import Encoder
+from train.model import Classifier, Pooling, TokenTagger
 from train.pretext import MaskedSpectrogramPretext
 from train.recipe import (
     FinetuneRecipe,

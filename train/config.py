@@ -12,7 +12,7 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The encoder's free sizes; SSAST's own are in train.model.SIZES."""
+    """The encoder's free sizes; SSAST's own are in train.encoder.SIZES."""
 
     dim: int = 128
     depth: int = 6
@@ -25,7 +25,7 @@ class ModelConfig:
     dropout: float = 0.1
     drop_path: float = 0.0
     context: int = 0  # tokens that a token sees before it, task "stream"; see EncoderConfig
-    # Widths of a pruned model (optimize/pruning/prune.py); see train.model.EncoderConfig.
+    # Widths of a pruned model (optimize/pruning/prune.py); see train.encoder.EncoderConfig.
     head_dim: int = 0
     block_heads: tuple[int, ...] = ()
     block_hidden: tuple[int, ...] = ()

@@ -21,14 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from ssast_edge.backends.hops import HOP_FRAMES
-from train.model import (
-    Attention,
-    Block,
-    Classifier,
-    EncoderConfig,
-    pooled_tokens,
-    relative_bias,
-)
+from train.encoder import Attention, Block, EncoderConfig, relative_bias
+from train.model import Classifier, pooled_tokens
 
 __all__ = [
     "DOMAIN",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from train.augment import LogMelAugmentConfig, add_noise, random_level, spec_augment
 from train.composition import Composer, Rows, Window, level
-from train.model import EncoderConfig
+from train.encoder import EncoderConfig
 from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, clip_key
 from train.pool import FeaturePool
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 
 from train.cpu_linear import Linear
-from train.model import Encoder, EncoderConfig, Grid
+from train.encoder import Encoder, EncoderConfig, Grid
 
 __all__ = [
     "MaskedSpectrogramPretext",

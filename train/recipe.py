@@ -15,7 +15,7 @@ from ssast_edge.fbank import FbankConfig
 from train.augment import LogMelAugmentConfig, WaveformAugmentConfig
 from train.config import EngineConfig, ModelConfig, OptimizerConfig
 from train.data.clips import ClipConfig
-from train.model import EncoderConfig
+from train.encoder import EncoderConfig
 from train.phone_windows import PackWeights, PhoneWindowConfig
 from train.pretext import MaskedSpectrogramPretext, PretextConfig
 from train.sequences import SequenceConfig

@@ -23,7 +23,7 @@ from train.augment import (
     warp_frequencies,
 )
 from train.composition import Composer, Rows, Window, level
-from train.model import EncoderConfig
+from train.encoder import EncoderConfig
 from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, clip_key
 from train.pool import FeaturePool
 from train.sound_layer import SoundLayer, told_sounds

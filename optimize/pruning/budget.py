@@ -19,7 +19,8 @@ from optimize.comparison.latency import Latency, interleaved
 from optimize.pruning.macs import model_cost
 from optimize.pruning.selection import PruneError
 from optimize.pruning.surgery import Kept, shrunk_encoder
-from train.model import Classifier, Encoder, EncoderConfig
+from train.encoder import Encoder, EncoderConfig
+from train.model import Classifier
 from train.onnx_graph import build_graph
 
 __all__ = ["Budget", "labels_of", "measure_shapes"]

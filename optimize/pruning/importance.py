@@ -21,7 +21,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from train.data.clips import Batch
-from train.model import Block, Classifier
+from train.encoder import Block
+from train.model import Classifier
 from train.task import TaskObjective
 
 __all__ = ["DATA_METHODS", "METHODS", "Importance", "measure_importance", "random_importance"]

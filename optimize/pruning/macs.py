@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from train.model import EncoderConfig
+from train.encoder import EncoderConfig
 
 __all__ = ["Cost", "block_cost", "channel_cost", "head_cost", "model_cost", "unit_cost"]
 

@@ -43,8 +43,9 @@ from optimize.pruning.sparsity import make_sparse
 from optimize.pruning.surgery import Kept, shrink, shrunk_encoder, shrunk_model
 from train.checkpoint import Checkpoint, has_checkpoint, load_classifier, save_checkpoint
 from train.data.clips import Batch
+from train.encoder import EncoderConfig
 from train.machine import Machine, open_machine
-from train.model import Classifier, EncoderConfig
+from train.model import Classifier
 from train.task import Places, TaskData
 
 __all__ = ["PruneConfig", "PruneError", "first_step", "prune"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from optimize.pruning.importance import Importance
 from optimize.pruning.macs import channel_cost, head_cost, model_cost, unit_cost
 from optimize.pruning.surgery import Kept
-from train.model import EncoderConfig
+from train.encoder import EncoderConfig
 
 __all__ = ["Limits", "PruneError", "select", "smallest"]
 

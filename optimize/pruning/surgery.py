@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from train.config import ModelConfig
-from train.model import Attention, Block, Classifier, Encoder, EncoderConfig, Mlp
+from train.encoder import Attention, Block, Encoder, EncoderConfig, Mlp
+from train.model import Classifier
 
 __all__ = ["Kept", "shrink", "shrunk_encoder", "shrunk_model"]
 

@@ -16,7 +16,8 @@ from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 
 from optimize.quantization.cpu_graph import PATCH_EMBED
 from train.cpu_linear import Linear, linear
-from train.model import Classifier, PatchEmbed
+from train.encoder import PatchEmbed
+from train.model import Classifier
 
 __all__ = ["Grid", "fake_quantise", "quantisable", "rounded", "rounded_weight", "undo"]
 

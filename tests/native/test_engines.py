@@ -33,7 +33,8 @@ from ssast_edge.engines.manifest import EngineError, read_manifest  # noqa: E402
 from ssast_edge.engines.plugins import find_plugin  # noqa: E402
 from ssast_edge.fbank import FbankConfig  # noqa: E402
 from tests.ssast_edge.cuda_driver.library import has_gpu  # noqa: E402
-from train.model import SIZES, Classifier, Encoder, EncoderConfig  # noqa: E402
+from train.encoder import SIZES, Encoder, EncoderConfig  # noqa: E402
+from train.model import Classifier  # noqa: E402
 from train.onnx_graph import (  # noqa: E402
     SEGMENTS,
     build_graph,

@@ -20,7 +20,8 @@ import torch  # noqa: E402
 
 from optimize.quantization.calibration import calibrate  # noqa: E402
 from optimize.quantization.precision import half_graph, tensorrt_int8  # noqa: E402
-from train.model import SIZES, Classifier, Encoder, EncoderConfig  # noqa: E402
+from train.encoder import SIZES, Encoder, EncoderConfig  # noqa: E402
+from train.model import Classifier  # noqa: E402
 from train.onnx_graph import FUSED_PATCH_EMBED, build_graph, strip_functions  # noqa: E402
 
 PATCH: dict[str, Any] = {

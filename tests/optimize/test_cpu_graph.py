@@ -19,7 +19,8 @@ from optimize.quantization.exported import Ast, NotOurGraph, read_ast  # noqa: E
 from optimize.quantization.fake_quant import fake_quantise, quantisable, undo  # noqa: E402
 from optimize.quantization.judge import run_windows  # noqa: E402
 from train.cpu_linear import Linear  # noqa: E402
-from train.model import Classifier, Encoder, EncoderConfig  # noqa: E402
+from train.encoder import Encoder, EncoderConfig  # noqa: E402
+from train.model import Classifier  # noqa: E402
 from train.onnx_graph import build_graph  # noqa: E402
 
 Ranges = dict[str, tuple[float, float]]

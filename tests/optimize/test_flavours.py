@@ -29,8 +29,8 @@ from ssast_edge.bundle import Bundle, load_bundle  # noqa: E402
 from tests.optimize.conftest import ONE_CORE  # noqa: E402
 from tests.optimize.test_cpu_graph import SHAPES, WINDOWS, classifier  # noqa: E402
 from train.checkpoint import load_checkpoint, load_classifier  # noqa: E402
+from train.encoder import Block  # noqa: E402
 from train.export import export_bundle  # noqa: E402
-from train.model import Block  # noqa: E402
 from train.task import Places  # noqa: E402
 
 CONFIG = QuantizeConfig(

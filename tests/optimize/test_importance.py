@@ -10,8 +10,9 @@ from lightning_fabric import Fabric  # noqa: E402
 
 from optimize.pruning.importance import METHODS, measure_importance  # noqa: E402
 from train.data.clips import Batch  # noqa: E402
+from train.encoder import Block, Encoder, EncoderConfig  # noqa: E402
 from train.finetune import ClipObjective  # noqa: E402
-from train.model import Block, Classifier, Encoder, EncoderConfig  # noqa: E402
+from train.model import Classifier  # noqa: E402
 
 CONFIG = EncoderConfig(
     num_frames=32, patch_frames=8, stride_frames=8, dim=12, depth=2, num_heads=3, mlp_ratio=1.0

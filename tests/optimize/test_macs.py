@@ -10,7 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from optimize.pruning.macs import block_cost, channel_cost, head_cost, model_cost, unit_cost  # noqa: E402
-from train.model import Classifier, Encoder, EncoderConfig  # noqa: E402
+from train.encoder import Encoder, EncoderConfig  # noqa: E402
+from train.model import Classifier  # noqa: E402
 
 PLAIN = EncoderConfig(num_frames=98, dim=24, depth=3, num_heads=4)
 SHAPES = {

@@ -18,10 +18,11 @@ from optimize.pruning.sparsity import is_two_of_four
 from ssast_edge import load_bundle
 from tests.optimize.conftest import ONE_CORE, RECIPE
 from train.checkpoint import CheckpointError, load_checkpoint, load_classifier
+from train.encoder import Encoder
 from train.export import export_bundle
 from train.finetune import ClipObjective, finetune
 from train.keywords import KeywordObjective
-from train.model import Classifier, Encoder
+from train.model import Classifier
 from train.recipe import FinetuneRecipe
 from train.task import Places
 

@@ -24,7 +24,8 @@ from optimize.quantization.calibration import (  # noqa: E402
 from optimize.quantization.observers import BINS, METHODS, AbsHistogram, entropy, mse, percentile  # noqa: E402
 from optimize.quantization.qdq import quantize_graph, quantize_weight  # noqa: E402
 from ssast_edge.bundle import write_bundle  # noqa: E402
-from train.model import Classifier, Encoder, EncoderConfig  # noqa: E402
+from train.encoder import Encoder, EncoderConfig  # noqa: E402
+from train.model import Classifier  # noqa: E402
 from train.onnx_graph import build_graph  # noqa: E402
 
 RNG = np.random.default_rng(0)

@@ -44,8 +44,9 @@ from train.checkpoint import (  # noqa: E402
     save_checkpoint,
 )
 from train.config import ModelConfig, OptimizerConfig  # noqa: E402
+from train.encoder import Encoder, EncoderConfig  # noqa: E402
 from train.export import export_bundle  # noqa: E402
-from train.model import Classifier, Encoder, EncoderConfig  # noqa: E402
+from train.model import Classifier  # noqa: E402
 from train.onnx_graph import build_graph  # noqa: E402
 from train.phone_alignment import PHONES  # noqa: E402
 from train.recipe import DataConfig, StreamRecipe  # noqa: E402

@@ -12,7 +12,8 @@ from optimize.pruning.macs import model_cost  # noqa: E402
 from optimize.pruning.selection import Limits, PruneError, select, smallest  # noqa: E402
 from optimize.pruning.sparsity import is_two_of_four, keep_zeros, make_sparse  # noqa: E402
 from optimize.pruning.surgery import Kept, shrink, shrunk_encoder  # noqa: E402
-from train.model import Block, Classifier, Encoder, EncoderConfig  # noqa: E402
+from train.encoder import Block, Encoder, EncoderConfig  # noqa: E402
+from train.model import Classifier  # noqa: E402
 from train.onnx_graph import build_graph  # noqa: E402
 
 CONFIG = EncoderConfig(

@@ -14,17 +14,11 @@ from torch import Tensor  # noqa: E402
 
 from train.checkpoint import CheckpointError  # noqa: E402
 from train.config import ModelConfig, OptimizerConfig  # noqa: E402
+from train.encoder import Attention, Block, Encoder, EncoderConfig, relative_bias  # noqa: E402
 from train.evaluate import at_length  # noqa: E402
 from train.formats import Imported, load_encoder, save_encoder, write_ssast  # noqa: E402
 from train.initial import start_from  # noqa: E402
-from train.model import (  # noqa: E402
-    Attention,
-    Block,
-    Classifier,
-    Encoder,
-    EncoderConfig,
-    relative_bias,
-)
+from train.model import Classifier  # noqa: E402
 from train.recipe import FinetuneRecipe, ManifestConfig  # noqa: E402
 
 CAUSAL = EncoderConfig(

@@ -10,9 +10,9 @@ for _module in ("torch", "safetensors"):
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
+from train.encoder import Encoder, EncoderConfig  # noqa: E402
 from train.formats import load_encoder  # noqa: E402
 from train.initial import start_from  # noqa: E402
-from train.model import Encoder, EncoderConfig  # noqa: E402
 from train.packs import DATA_LICENCES  # noqa: E402
 
 ENCODERS = sorted(path.parent for path in Path(__file__).parents[2].glob("encoders/*/encoder.json"))

@@ -68,7 +68,7 @@ def train(
 ) -> Checkpoint:
     fabric = open_machine(Machine(accelerator="cpu", threads=1), recipe)
     torch.manual_seed(0)
-    from train.model import Encoder
+    from train.encoder import Encoder
 
     model = MaskedSpectrogramPretext(Encoder(recipe.encoder_config()), recipe.pretext)
     folder = fit(

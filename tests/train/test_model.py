@@ -10,18 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra: train)")
 
+from train.encoder import SIZES, Block, Encoder, EncoderConfig, PatchEmbed, resize_pos_embed  # noqa: E402
 from train.formats.ssast import read_ssast  # noqa: E402
 from train.initial import start_from  # noqa: E402
-from train.model import (  # noqa: E402
-    SIZES,
-    Block,
-    Classifier,
-    Encoder,
-    EncoderConfig,
-    PatchEmbed,
-    Pooling,
-    resize_pos_embed,
-)
+from train.model import Classifier, Pooling  # noqa: E402
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 needs_golden = pytest.mark.skipif(
@@ -176,7 +168,7 @@ def test_the_cpu_linear_layer_equals_pytorchs() -> None:
 
 
 def test_bfloat16_attention_on_the_cpu_equals_float32() -> None:
-    from train.model import _attend
+    from train.encoder import _attend
 
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 3, 50, 64) for _ in range(3))

@@ -13,7 +13,8 @@ pytest.importorskip("torch", reason="torch is not installed (extra: train)")
 
 import torch  # noqa: E402
 
-from train.model import Classifier, Encoder, EncoderConfig  # noqa: E402
+from train.encoder import Encoder, EncoderConfig  # noqa: E402
+from train.model import Classifier  # noqa: E402
 from train.onnx_graph import (  # noqa: E402
     DOMAIN,
     FUSED_PATCH_EMBED,

@@ -8,7 +8,8 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from train.config import OptimizerConfig  # noqa: E402
-from train.model import Classifier, Encoder, EncoderConfig  # noqa: E402
+from train.encoder import Encoder, EncoderConfig  # noqa: E402
+from train.model import Classifier  # noqa: E402
 from train.optim import (  # noqa: E402
     Plateau,
     WeightAverage,

@@ -10,7 +10,7 @@ pytest.importorskip("torch", reason="torch is not installed (extra: train)")
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from train.model import Encoder, EncoderConfig  # noqa: E402
+from train.encoder import Encoder, EncoderConfig  # noqa: E402
 from train.pretext import (  # noqa: E402
     CLUSTER_SIZES,
     MaskedSpectrogramPretext,

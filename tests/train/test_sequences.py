@@ -16,7 +16,7 @@ from numpy.typing import NDArray  # noqa: E402
 
 from tests.train.test_windows import BINS, NONE, PLAIN, make_pool, places  # noqa: E402
 from train.augment import LogMelAugmentConfig  # noqa: E402
-from train.model import EncoderConfig  # noqa: E402
+from train.encoder import EncoderConfig  # noqa: E402
 from train.packs import Clip, Kind  # noqa: E402
 from train.phone_alignment import PHONES, UNKNOWN, PhoneLabels, clip_key  # noqa: E402
 from train.pool import ROW, FeaturePool  # noqa: E402

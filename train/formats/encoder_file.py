@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from train.checkpoint import CheckpointError, load_weights
+from train.encoder import Encoder
 from train.formats.imported import Imported
-from train.model import Encoder
 from train.tables import RecipeError, parse
 
 __all__ = ["is_encoder_file", "load_encoder", "save_encoder"]
@@ -79,7 +79,7 @@ def load_encoder(folder: Path) -> Imported:
         if _digest(weights) != description["sha256"]:
             raise CheckpointError(f"{weights} is not the file that encoder.json describes")
         tensors = {key: value.float() for key, value in load_file(weights).items()}
-        from train.model import EncoderConfig
+        from train.encoder import EncoderConfig
 
         config = parse(description["config"], EncoderConfig, f"{folder}/encoder.json")
         fields = {name: description[name] for name in _FIELDS}

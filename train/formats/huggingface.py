@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from train.checkpoint import CheckpointError, load_weights
+from train.encoder import Encoder, EncoderConfig
 from train.formats.imported import Imported
-from train.model import Encoder, EncoderConfig
 
 __all__ = ["is_huggingface", "read_huggingface"]
 

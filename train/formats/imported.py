@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train.model import Classifier, Encoder, EncoderConfig, Pooling
+from train.encoder import Encoder, EncoderConfig
+from train.model import Classifier, Pooling
 
 __all__ = ["Imported"]
 

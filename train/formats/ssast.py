@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from train.checkpoint import CheckpointError, load_weights
+from train.encoder import Encoder, EncoderConfig, Grid
 from train.formats.imported import Imported
-from train.model import Encoder, EncoderConfig, Grid
 
 __all__ = ["read_ssast", "write_ssast"]
 

@@ -12,9 +12,10 @@ import torch  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from train.checkpoint import CheckpointError  # noqa: E402
+from train.encoder import Encoder, EncoderConfig  # noqa: E402
 from train.formats import Imported, import_checkpoint, save_encoder, write_ssast  # noqa: E402
 from train.initial import read_any, start_from  # noqa: E402
-from train.model import Classifier, Encoder, EncoderConfig  # noqa: E402
+from train.model import Classifier  # noqa: E402
 from train.pretext import MaskedSpectrogramPretext, PretextConfig  # noqa: E402
 
 GOLDEN = Path(__file__).parents[4] / "shared" / "golden"
