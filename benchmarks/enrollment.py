@@ -27,6 +27,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.enrollment_words import READ_WORDS, SAMPLE_RATE, room_tone, words_of
 from benchmarks.output import write_json
 from ssast_edge import Spotter, load_bundle
 from ssast_edge.audio import read_audio
@@ -42,18 +43,9 @@ from ssast_edge.enrollment.stretches import lengths_of
 from ssast_edge.evaluation.intervals import rate_interval
 from train.background import noise_as_loud
 from train.errors import one_line_errors
-from train.packs import Clip, Split, read_packs, split_of
-from train.phone_alignment import Aligner
-from train.phone_alignment import spoken as spoken_text
-from train.telephone import TELEPHONE_WORDS, telephone_sentences, telephone_speech
+from train.packs import Clip, Split, read_packs
+from train.telephone import TELEPHONE_WORDS, telephone_speech
 
-SAMPLE_RATE = 16000
-TEST_WORDS = ("yes", "no", "on", "off", "stop")
-# Of one syllable, and read by eight speakers or more who are not of the test split.
-READ_WORDS = (
-    "good", "time", "back", "want", "now", "get", "look", "like", "make", "love", "day", "come",
-)  # fmt: skip
-_SHORTEST_S, _FADE_S, _ROOM_S = 0.12, 0.01, 0.3  # of a word cut out of a sentence
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # false accepts per hour
 TAIL_S = 0.5  # after the word's end
 PEAK_S = 1.0  # between two false accepts
@@ -122,7 +114,7 @@ def background_hops(
             clip = clips[index]
             samples = read_audio(clip.path) if isinstance(clip, Clip) else clip
             whole = Spoken("", samples, 0.0, len(samples) / SAMPLE_RATE)
-            samples = np.concatenate([_tone(rng, rng.uniform(0.3, 1.5)), samples])
+            samples = np.concatenate([room_tone(rng, rng.uniform(0.3, 1.5)), samples])
             if noise is not None:
                 samples = samples + _under(whole, len(samples), *noise, of_noise)
             rows.append(streamed(samples, bundle, keeper)[1])
@@ -151,8 +143,8 @@ def said(
             except EnrollmentError:
                 refused[word] = refused.get(word, 0) + 1
                 continue
-            lead = _tone(rng, lead_s + rng.uniform(0, bundle.hop_ms / 1000))
-            heard = np.concatenate([lead, samples, _tone(rng, 1.0)])
+            lead = room_tone(rng, lead_s + rng.uniform(0, bundle.hop_ms / 1000))
+            heard = np.concatenate([lead, samples, room_tone(rng, 1.0)])
             if noise is not None:
                 heard = heard + _under(spoken, len(heard), *noise, of_noise)
             times, rows = streamed(heard, bundle, keeper)
@@ -168,62 +160,6 @@ def _under(
     """Noise (size,), so many dB below a word."""
     noise = noise_as_loud(spoken, size, SAMPLE_RATE, noises, rng)
     return np.asarray(noise * 10 ** (-below_db / 20), np.float32)
-
-
-def words_of(data: Path, split: Split) -> list[tuple[str, str, str, Array]]:
-    """(word, speaker, name, samples) of the words to enroll."""
-    found = []
-    for clip in read_packs(data, ("speech_commands",)):
-        is_wanted = clip.word in TEST_WORDS if split == "test" else clip.kind == "word"
-        if clip.split == split and is_wanted:
-            found.append((clip.word, clip.speaker, clip.path.name, read_audio(clip.path)))
-    found += _wuw_words(data, split)
-    return found if split == "test" else found + _read_words(data)
-
-
-def _read_words(data: Path) -> list[tuple[str, str, str, Array]]:
-    """Short words cut out of sentences of speechocean762, where the alignment finds them.
-
-    Of the training speakers too, as those of WUW: none was ever a class. People do say them in the
-    background, which is the same for whatever is compared.
-    """
-    aligner = Aligner(can_recognise=False)
-    rng = np.random.default_rng(2)
-    found = []
-    clips = [c for c in read_packs(data, ("speechocean",)) if c.split != "test"]
-    with click.progressbar(clips, label="sentences", file=sys.stderr) as bar:
-        for clip in bar:
-            text = spoken_text(clip)
-            if not set(text.split()) & set(READ_WORDS):
-                continue
-            samples = read_audio(clip.path)
-            for word, start_s, end_s in aligner.words(samples, text):
-                if word in READ_WORDS and end_s - start_s >= _SHORTEST_S:
-                    cut = samples[int(start_s * SAMPLE_RATE) : int(end_s * SAMPLE_RATE)]
-                    found.append((word, clip.speaker, clip.path.name, _apart(cut, rng)))
-    return found
-
-
-def _apart(samples: Array, rng: np.random.Generator) -> Array:
-    """A word that was cut out, faded in and out, with room tone around it."""
-    fade = np.linspace(0, 1, int(_FADE_S * SAMPLE_RATE), dtype=np.float32)
-    word = samples.copy()
-    word[: len(fade)] *= fade
-    word[-len(fade) :] *= fade[::-1]
-    return np.concatenate([_tone(rng, _ROOM_S), word, _tone(rng, _ROOM_S)])
-
-
-def _wuw_words(data: Path, split: Split) -> list[tuple[str, str, str, Array]]:
-    """Words cut out of telephone sentences.
-
-    For validation of the training speakers too: it has 74 sentences, and words in the middle of
-    what trained as speech were never a class.
-    """
-    return [
-        (sentence.word, sentence.session, sentence.path.name, sentence.cut()[1])
-        for sentence in telephone_sentences(data)
-        if (split_of("wuw", sentence.session) == "test") == (split == "test")
-    ]
 
 
 def peaks(scores: Array, hops_apart: int, most: int) -> Array:
@@ -443,11 +379,6 @@ def main(
         write_json(result, out / "enrollment.json" if out else None)
         if out is not None:
             figure(result, out / "enrollment.png")
-
-
-def _tone(rng: np.random.Generator, seconds: float) -> Array:
-    level = 10 ** rng.uniform(-4.5, -3)
-    return (level * rng.standard_normal(int(seconds * SAMPLE_RATE))).astype(np.float32)
 
 
 if __name__ == "__main__":
