@@ -76,9 +76,10 @@ class TrainingData:
         if checkpoint is None:
             return self
         if checkpoint.classes != self.classes:
+            unlike = sorted(set(checkpoint.classes) ^ set(self.classes)) or ["their order"]
             raise RecipeError(
-                f"{out} was trained with the classes {', '.join(checkpoint.classes)}, the data "
-                f"now gives {', '.join(self.classes)}; choose another --out"
+                f"the classes of {out} and of the data now differ in {', '.join(unlike)}; choose "
+                "another --out"
             )
         known = checkpoint.progress.get("fingerprint", "")
         if known and self.fingerprint and known != self.fingerprint:
