@@ -63,6 +63,7 @@ class TrainingData:
     fingerprint: str = ""  # of the training examples, in order
     start: str = ""  # fingerprint of the encoder that the run starts from; none: from scratch
     start_classes: tuple[str, ...] = ()  # whose head it goes on with
+    memory: str = ""  # fingerprint of the model whose scores are learned beside the labels
 
     def starting_from(self, encoder: Start | None, classes: tuple[str, ...] = ()) -> TrainingData:
         """With the corpora of a pretrained encoder added; classes: whose head came with it."""
@@ -87,7 +88,8 @@ class TrainingData:
                 f"the training recordings are not those that {out} began with; bring them back "
                 "or choose another --out"
             )
-        if checkpoint.progress.get("start", self.start) != self.start:
+        ours = {"start": self.start, "memory": self.memory}
+        if any(checkpoint.progress.get(name, now) != now for name, now in ours.items()):
             raise RecipeError(
                 f"{out} began from another encoder than --init now says; give the same, or another "
                 "--out"
@@ -307,6 +309,7 @@ class _Run:
                 "fingerprint": self.data.fingerprint,
                 "start": self.data.start,
                 "start_classes": list(self.data.start_classes),
+                "memory": self.data.memory,
                 "plateau": self.plateau.state(),
                 "precision": self.fabric.strategy.precision.state_dict(),
             }

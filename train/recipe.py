@@ -188,7 +188,7 @@ class StreamRecipe(SpotterRecipe):
 
     label_smoothing: float = 0.005
     phone_share: float = 0.3  # of the phones' loss beside the words'
-    start_share: float = 0.0  # of the loss against the start's own scores of what it knows
+    start_share: float = 0.0  # of the loss against the start's scores of its words
     window_frames: int = 156
     sequences: SequenceConfig = field(default_factory=SequenceConfig)
 

@@ -6,7 +6,6 @@ here come from the model itself in batches, at the hops at which the runtime wou
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +38,7 @@ __all__ = [
 ]
 
 _BATCH = 128  # windows
-# Of a stretch, and how many at once: attention costs their length squared, whatever it sees.
-_TOKENS, _STRETCHES = 448, 8
+_TOKENS = 448  # of a stretch: attention costs its length squared, however little it sees
 _PIECE = 16000 * 10
 _LOGITS = np.arange(-4.0, 8.01, 0.5)  # of the threshold of all labels
 
@@ -100,24 +98,15 @@ def token_logits(
     stride, memory = config.stride_frames, config.context * config.depth
     before = np.zeros((config.patch_frames, fbank.shape[1]), np.float16)
     padded = np.concatenate([before, fbank])
+    found = []
     # Token t of the padded track ends at frame t * stride of the track.
     tokens = len(fbank) // stride + 1
-    stretches = [
-        (max(0, first - memory), first, min(first + _TOKENS, tokens))
-        for first in range(0, tokens, _TOKENS)
-    ]
-    found = []
-    for _, alike in itertools.groupby(stretches, key=lambda stretch: stretch[2] - stretch[0]):
-        same = list(alike)
-        for part in (same[i : i + _STRETCHES] for i in range(0, len(same), _STRETCHES)):
-            batch = np.stack([
-                padded[begin * stride : (end - 1) * stride + config.patch_frames]
-                for begin, _, end in part
-            ]).astype(np.float32)  # fmt: skip
-            logits = model(torch.from_numpy(batch).to(device)).float()
-            found += [
-                one[first - begin :] for one, (begin, first, _) in zip(logits, part, strict=True)
-            ]
+    length = max(_TOKENS, memory)
+    for first in range(0, tokens, length):
+        begin, end = max(0, first - memory), min(first + length, tokens)
+        piece = padded[begin * stride : (end - 1) * stride + config.patch_frames]
+        batch = torch.from_numpy(piece.astype(np.float32))[None].to(device)
+        found.append(model(batch)[0, first - begin :].float())
     return torch.cat(found)[torch.from_numpy(stops // stride).to(device)]
 
 

@@ -12,15 +12,16 @@ computes a hop's own tokens and nothing else (optimize/quantization/stream_graph
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 
-from train.checkpoint import build_model, load_tagger
+from train.checkpoint import CheckpointError, build_model, load_tagger
 from train.engine import Objective, TrainingData, fit, resume_point
-from train.initial import start_from, start_head
+from train.initial import fingerprint_of, start_from, start_head
 from train.keywords import pack_sources, prepare_pool
 from train.machine import Machine, open_machine
 from train.model import TokenTagger
@@ -38,23 +39,31 @@ _STEPS_PER_EPOCH = 1000  # sequences are drawn for ever: an epoch is a unit of t
 
 
 class Memory(nn.Module):
-    """Binary cross-entropy against what a start says of the classes that it knows.
+    """Binary cross-entropy against what a start says of the words that it knows.
 
-    columns: of the run's logits; its: of the start's, for the same classes.
+    columns: of the run's logits; its: of the start's, for the same words.
     """
+
+    columns: Tensor
+    its: Tensor
 
     def __init__(self, start: TokenTagger, columns: Sequence[int], its: Sequence[int]) -> None:
         super().__init__()
         self.start = start.eval().requires_grad_(False)
-        self.columns, self.its = list(columns), list(its)
+        self.register_buffer("columns", torch.tensor(columns), persistent=False)
+        self.register_buffer("its", torch.tensor(its), persistent=False)
+
+    def train(self, mode: bool = True) -> Memory:
+        """Nothing: what is learned from has no dropout."""
+        del mode
+        return self
 
     def forward(self, fbank: Tensor, logits: Tensor) -> Tensor:
-        """Scalar, summed over classes, mean over the tokens of (B, T, F) raw log-mel."""
+        """Scalar, summed over words, mean over the tokens of (B, T, F) raw log-mel."""
         with torch.no_grad():
-            wanted = torch.sigmoid(self.start(fbank).float()[..., self.its])
-        each = F.binary_cross_entropy_with_logits(
-            logits[..., self.columns], wanted, reduction="none"
-        )
+            wanted = torch.sigmoid(self.start(fbank).float().index_select(-1, self.its))
+        ours = logits.index_select(-1, self.columns)
+        each = F.binary_cross_entropy_with_logits(ours, wanted, reduction="none")
         return each.sum(dim=-1).mean()
 
 
@@ -109,11 +118,7 @@ def train_stream(
     init: Path | None = None,
 ) -> Path:
     """Train to the recipe's last step; returns the checkpoint folder."""
-    if recipe.start_share and init is None:
-        raise RecipeError(
-            f"start_share is {recipe.start_share:g}, but there is no --init: give the run, or the "
-            "restored bundle, whose words are to be kept"
-        )
+    memory = _memory(recipe, init)
     fabric = open_machine(machine, recipe)
     resume = resume_point(recipe, out)
     labels = load_phones(phones)
@@ -140,7 +145,6 @@ def train_stream(
     # A word is rarely said: without this the first hundreds of steps only learn that.
     nn.init.constant_(model.head[1].bias[:words], -4.0)  # type: ignore[index]
     known = start_head(init, model, classes) if init is not None else ()
-    memory = _memory(recipe, init, known)
     return fit(
         recipe,
         StreamObjective(
@@ -150,30 +154,41 @@ def train_stream(
         fabric=fabric,
         out=out,
         steps_per_epoch=_STEPS_PER_EPOCH,
-        data=record.starting_from(start, known).resumed(resume, out),
+        data=replace(
+            record.starting_from(start, known),
+            memory=fingerprint_of(memory.start.state_dict()) if memory is not None else "",
+        ).resumed(resume, out),
         resume=resume,
         validation=validation,
         workers=machine.workers,
     )
 
 
-def _memory(recipe: StreamRecipe, init: Path | None, known: Sequence[str]) -> Memory | None:
-    """What the start says, where the recipe wants it kept; RecipeError where it knows no word.
-
-    known: the classes whose head the run goes on with.
-    """
-    if not recipe.start_share or init is None:
+def _memory(recipe: StreamRecipe, init: Path | None) -> Memory | None:
+    """What the start says, where the recipe wants it kept; RecipeError where it cannot be asked."""
+    if not recipe.start_share:
         return None
+    wants = f"start_share is {recipe.start_share:g}, but"
+    cure = "give the run, or the restored bundle, whose words are to be kept"
+    if init is None:
+        raise RecipeError(f"{wants} there is no --init: {cure}")
+    try:
+        start, checkpoint = load_tagger(init)
+    except CheckpointError as error:
+        raise RecipeError(f"{wants} {error}; {cure}") from error
     words = (*recipe.labels, *recipe.auxiliary_labels)  # phones are told otherwise
-    kept = [word for word in words if word in known]
+    kept = [word for word in words if word in checkpoint.classes]
     if not kept:
-        raise RecipeError(
-            f"start_share is {recipe.start_share:g}, but {init} reads no stream with one of the "
-            "words: give the run, or the restored bundle, whose words are to be kept"
-        )
-    start, checkpoint = load_tagger(init)
+        raise RecipeError(f"{wants} {init} knows none of the words: {cure}")
     if checkpoint.recipe.fbank != recipe.fbank:
         raise RecipeError(f"{init} has another front end (fbank): its scores cannot be learned")
+    its, ours = checkpoint.recipe.model, recipe.model
+    if (its.patch_frames, its.stride_frames) != (ours.patch_frames, ours.stride_frames):
+        raise RecipeError(
+            f"{init} has patches of {its.patch_frames} frames every {its.stride_frames}, the "
+            f"recipe of {ours.patch_frames} every {ours.stride_frames} (model.patch_frames, "
+            "model.stride_frames): its scores cannot be learned"
+        )
     return Memory(
         start,
         [words.index(word) for word in kept],

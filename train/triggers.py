@@ -43,6 +43,7 @@ __all__ = [
     "choose_trigger",
     "choose_triggers",
     "expected_false_accepts",
+    "hear_draws",
     "make_conditions",
     "other_words",
     "track_clips",
@@ -157,19 +158,8 @@ def choose_triggers(
     spoken = [label for label in bundle.labels if label not in sounds and label not in RESERVED]
     if not spoken:
         return triggers, {"triggers": {k: asdict(v) for k, v in triggers.items()}}
-    others = other_words(synthetic, spoken)
-    clips = track_clips(data, "val", bundle.labels) + others
-    recordings = [as_recording(c, bundle.labels) for c in clips]
-    unsaid = set(spoken) - {one.label for one in recordings if one.kind == "keyword"}
-    if unsaid:
-        raise ValueError(
-            f"no validation recording of {', '.join(sorted(unsaid))}: no trigger can be chosen"
-        )
-    noise = track_noise(data, "val")
-    runs: dict[str, tuple[HopScores, Track]] = {}
-    for draw in range(draws):
-        track = build_track(recordings, seed=seed + draw)
-        runs |= _heard(bundle, track, noise, seed=seed + _SEEDS_PER_DRAW * draw, draw=draw)
+    others = len(other_words(synthetic, spoken))
+    runs = hear_draws(bundle, data, spoken, seed=seed, synthetic=synthetic, draws=draws)
     chosen = {
         label: choose_trigger(
             list(runs.values()),
@@ -185,7 +175,7 @@ def choose_triggers(
     report: dict[str, Any] = {
         "track_hours": round(runs["clean"][1].hours, 3), "heard_hours": round(hours, 3),
         "seed": seed, "draws": draws,
-        "synthetic_other_words": len(others),
+        "synthetic_other_words": others,
     }  # fmt: skip
     for name, (hops, heard) in runs.items():
         score = match(heard.words, replay(hops, chosen), hours=heard.hours)
@@ -195,6 +185,34 @@ def choose_triggers(
     triggers |= chosen
     report["triggers"] = {k: asdict(v) for k, v in triggers.items()}
     return triggers, report
+
+
+def hear_draws(
+    bundle: Bundle,
+    data: Path,
+    spoken: Sequence[str],
+    *,
+    seed: int,
+    synthetic: Sequence[Path] = (),
+    draws: int = 1,
+) -> dict[str, tuple[HopScores, Track]]:
+    """Scores of validation tracks that say the labels `spoken`, by speed, condition and draw.
+
+    Each draw has an order and noise of its own. Raises ValueError where a label is never said.
+    """
+    clips = track_clips(data, "val", bundle.labels) + other_words(synthetic, spoken)
+    recordings = [as_recording(c, bundle.labels) for c in clips]
+    unsaid = set(spoken) - {one.label for one in recordings if one.kind == "keyword"}
+    if unsaid:
+        raise ValueError(
+            f"no validation recording of {', '.join(sorted(unsaid))}: no trigger can be chosen"
+        )
+    noise = track_noise(data, "val")
+    runs: dict[str, tuple[HopScores, Track]] = {}
+    for draw in range(draws):
+        track = build_track(recordings, seed=seed + draw)
+        runs |= _heard(bundle, track, noise, seed=seed + _SEEDS_PER_DRAW * draw, draw=draw)
+    return runs
 
 
 def _heard(

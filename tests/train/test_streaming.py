@@ -177,11 +177,22 @@ def test_what_a_start_knows_is_kept_only_where_there_is_one(
     known = load_checkpoint(trained)
     other = dataclasses.replace(known, classes=("x", "y", "z", *PHONES))
     save_checkpoint(root / "other", other)
-    with pytest.raises(RecipeError, match="reads no stream with one of the words"):
+    with pytest.raises(RecipeError, match="knows none of the words: give the run"):
         train_stream(keeping, **{**how, "init": root / "other"})  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match="start_share is 1, but .*no checkpoint.*; give the run"):
+        train_stream(keeping, **{**how, "init": root / "none"})  # type: ignore[arg-type]
+    finer = dataclasses.replace(keeping.model, stride_frames=2)
+    dense = dataclasses.replace(keeping, model=finer, window_frames=102)
+    with pytest.raises(RecipeError, match="patches of 8 frames every 4, the recipe of 8 every 2"):
+        train_stream(dense, **how)  # type: ignore[arg-type]
     train_stream(keeping, **how)  # type: ignore[arg-type]
     header = (root / "kept" / "log.csv").read_text().splitlines()[0]
     assert "start" in header.split(",")
+    bias = "head.1.bias"  # the same encoder, whose words score otherwise
+    average = {**known.average, bias: known.average[bias] + 1}
+    save_checkpoint(root / "raised", dataclasses.replace(known, average=average))
+    with pytest.raises(RecipeError, match="began from another encoder"):
+        train_stream(keeping, **{**how, "init": root / "raised"})  # type: ignore[arg-type]
 
 
 def test_a_run_learns_validates_and_says_what_it_is(trained: Path, recipe: StreamRecipe) -> None:
@@ -357,6 +368,9 @@ def test_what_the_start_says_of_its_words_is_learned_too(recipe: StreamRecipe) -
     sequences = torch.randn(2, 160, 128, generator=torch.Generator().manual_seed(0)) * 4 - 8
     told = torch.full((2, 39, 4), IGNORED, dtype=torch.uint8)  # it counts where no label does
     told[..., 3] = UNKNOWN
+    loss.train()
+    assert not start.training
+    loss.model.eval()
     found = loss(sequences, told)
     with torch.no_grad():
         wanted = start(sequences)[..., [1, 0]].sigmoid()
