@@ -1,7 +1,7 @@
 """Words of bundles on several draws of the validation track, as their triggers are chosen on it.
 
-    python -m benchmarks.word_draws wake-words joint --label alexa --label computer \
-        --synthetic runs/synthetic-commands --out runs/word-draws.json
+    python -m benchmarks.word_draws wake-words joint --synthetic runs/synthetic-commands \
+        --out runs/word-draws.json
 
 Each draw has an order and noise of its own and is heard at three speeds, clean and at 10 dB. The
 thresholds that a bundle ships with are moved together, in logits. Which of two bundles hears the
@@ -20,14 +20,14 @@ import click
 import numpy as np
 
 from benchmarks.output import write_json
-from ssast_edge.bundle import load_bundle
+from ssast_edge.bundle import Bundle, load_bundle
 from ssast_edge.evaluation.matching import match
 from ssast_edge.evaluation.scores import HopScores, replay
 from ssast_edge.evaluation.track import Track
 from ssast_edge.trigger import TriggerConfig
 from train.errors import one_line_errors
 from train.options import DATA, FILE, SEED, SYNTHETIC
-from train.triggers import CONDITIONS, hear_draws
+from train.triggers import CONDITIONS, hear_draws, other_words
 
 OFFSETS = np.arange(-1.5, 1.51, 0.125)  # logits
 
@@ -53,17 +53,25 @@ def stricter(trigger: TriggerConfig, offset: float) -> TriggerConfig:
     return replace(trigger, threshold=float(1 / (1 + np.exp(-logit))))
 
 
-def measure(
-    name: str, labels: Sequence[str], data: Path, synthetic: Sequence[Path], draws: int, seed: int
-) -> dict[str, Any]:
-    """A bundle's counts at every setting."""
-    bundle = load_bundle(name)
-    missing = [label for label in labels if label not in bundle.triggers]
-    if missing:
+def words_of(bundles: Sequence[Bundle], wanted: Sequence[str]) -> tuple[str, ...]:
+    """The labels wanted, else all that have a trigger in every bundle."""
+    shared = [k for k in bundles[0].triggers if all(k in bundle.triggers for bundle in bundles)]
+    missing = [label for label in wanted if label not in shared]
+    if missing or not shared:
+        names = ", ".join(bundle.name for bundle in bundles)
         raise ValueError(
-            f"bundle {name} has no trigger of {missing[0]}, it has {', '.join(bundle.triggers)}"
+            f"no trigger of {missing[0] if missing else 'the same word'} in all of {names}; "
+            f"shared: {', '.join(shared) or 'none'}"
         )
-    runs = hear_draws(bundle, data, labels, seed=seed, synthetic=synthetic, draws=draws)
+    return tuple(wanted or shared)
+
+
+def measure(
+    bundle: Bundle, labels: Sequence[str], data: Path, synthetic: Sequence[Path], draws: int,
+    seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """A bundle's counts at every setting."""
+    runs = hear_draws(bundle, data, labels, other_words(synthetic, labels), seed=seed, draws=draws)
     curve = [
         {
             "offset": round(float(offset), 3),
@@ -80,7 +88,7 @@ def measure(
 
 @click.command()
 @click.argument("bundles", nargs=-1, required=True)
-@click.option("--label", "labels", multiple=True, required=True, help="A word; repeatable.")
+@click.option("--label", "labels", multiple=True, help="A word.  [default: all that are shared]")
 @DATA
 @SYNTHETIC
 @click.option("--draws", type=click.IntRange(min=1), default=3, show_default=True)
@@ -97,7 +105,9 @@ def main(
 ) -> None:
     """Hear validation with BUNDLES."""
     with one_line_errors():
-        found = [measure(name, labels, data, synthetic, draws, seed) for name in bundles]
+        loaded = [load_bundle(name) for name in bundles]
+        words = words_of(loaded, labels)
+        found = [measure(bundle, words, data, synthetic, draws, seed) for bundle in loaded]
         write_json({"bundles": found}, out)
 
 

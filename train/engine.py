@@ -63,7 +63,7 @@ class TrainingData:
     fingerprint: str = ""  # of the training examples, in order
     start: str = ""  # fingerprint of the encoder that the run starts from; none: from scratch
     start_classes: tuple[str, ...] = ()  # whose head it goes on with
-    memory: str = ""  # fingerprint of the model whose scores are learned beside the labels
+    teacher: str = ""  # fingerprint of the model whose scores are learned beside the labels
 
     def starting_from(self, encoder: Start | None, classes: tuple[str, ...] = ()) -> TrainingData:
         """With the corpora of a pretrained encoder added; classes: whose head came with it."""
@@ -88,10 +88,10 @@ class TrainingData:
                 f"the training recordings are not those that {out} began with; bring them back "
                 "or choose another --out"
             )
-        ours = {"start": self.start, "memory": self.memory}
+        ours = {"start": self.start, "teacher": self.teacher}
         if any(checkpoint.progress.get(name, now) != now for name, now in ours.items()):
             raise RecipeError(
-                f"{out} began from another encoder than --init now says; give the same, or another "
+                f"{out} began from another model than --init now says; give the same, or another "
                 "--out"
             )
         return replace(
@@ -309,7 +309,7 @@ class _Run:
                 "fingerprint": self.data.fingerprint,
                 "start": self.data.start,
                 "start_classes": list(self.data.start_classes),
-                "memory": self.data.memory,
+                "teacher": self.data.teacher,
                 "plateau": self.plateau.state(),
                 "precision": self.fabric.strategy.precision.state_dict(),
             }

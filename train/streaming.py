@@ -33,12 +33,12 @@ from train.sequences import SequenceSampler
 from train.task import SampledBatches
 from train.token_labels import IGNORED
 
-__all__ = ["Memory", "StreamObjective", "train_stream"]
+__all__ = ["StreamObjective", "Teacher", "train_stream"]
 
 _STEPS_PER_EPOCH = 1000  # sequences are drawn for ever: an epoch is a unit of the log, no more
 
 
-class Memory(nn.Module):
+class Teacher(nn.Module):
     """Binary cross-entropy against what a start says of the words that it knows.
 
     columns: of the run's logits; its: of the start's, for the same words.
@@ -53,7 +53,7 @@ class Memory(nn.Module):
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.register_buffer("its", torch.tensor(its), persistent=False)
 
-    def train(self, mode: bool = True) -> Memory:
+    def train(self, mode: bool = True) -> Teacher:
         """Nothing: what is learned from has no dropout."""
         del mode
         return self
@@ -76,13 +76,13 @@ class StreamObjective(Objective):
         words: int,
         smoothing: float,
         phone_share: float,
-        memory: Memory | None = None,
+        teacher: Teacher | None = None,
         start_share: float = 0.0,
     ) -> None:
         super().__init__()
         self.model: TokenTagger = model
         self.words, self.smoothing, self.phone_share = words, smoothing, phone_share
-        self.memory, self.start_share = memory, start_share
+        self.teacher, self.start_share = teacher, start_share
 
     def forward(self, fbank: Tensor, target: Tensor) -> dict[str, Tensor]:
         """(B, T, F) raw log-mel, targets as `SequenceSampler.batch` gives them."""
@@ -100,8 +100,8 @@ class StreamObjective(Objective):
             ignore_index=UNKNOWN, reduction="sum",
         ) / (wanted_phones != UNKNOWN).sum().clamp_min(1)  # fmt: skip
         losses = {"loss": words + self.phone_share * phones, "words": words, "phones": phones}
-        if self.memory is not None:
-            losses["start"] = self.memory(fbank, logits)
+        if self.teacher is not None:
+            losses["start"] = self.teacher(fbank, logits)
             losses["loss"] = losses["loss"] + self.start_share * losses["start"]
         return losses
 
@@ -118,7 +118,7 @@ def train_stream(
     init: Path | None = None,
 ) -> Path:
     """Train to the recipe's last step; returns the checkpoint folder."""
-    memory = _memory(recipe, init)
+    teacher = _teacher(recipe, init)
     fabric = open_machine(machine, recipe)
     resume = resume_point(recipe, out)
     labels = load_phones(phones)
@@ -148,7 +148,7 @@ def train_stream(
     return fit(
         recipe,
         StreamObjective(
-            model, words, recipe.label_smoothing, recipe.phone_share, memory, recipe.start_share
+            model, words, recipe.label_smoothing, recipe.phone_share, teacher, recipe.start_share
         ),
         SampledBatches(sampler, recipe.optimizer.batch_size),
         fabric=fabric,
@@ -156,7 +156,7 @@ def train_stream(
         steps_per_epoch=_STEPS_PER_EPOCH,
         data=replace(
             record.starting_from(start, known),
-            memory=fingerprint_of(memory.start.state_dict()) if memory is not None else "",
+            teacher=fingerprint_of(teacher.start.state_dict()) if teacher is not None else "",
         ).resumed(resume, out),
         resume=resume,
         validation=validation,
@@ -164,7 +164,7 @@ def train_stream(
     )
 
 
-def _memory(recipe: StreamRecipe, init: Path | None) -> Memory | None:
+def _teacher(recipe: StreamRecipe, init: Path | None) -> Teacher | None:
     """What the start says, where the recipe wants it kept; RecipeError where it cannot be asked."""
     if not recipe.start_share:
         return None
@@ -189,7 +189,7 @@ def _memory(recipe: StreamRecipe, init: Path | None) -> Memory | None:
             f"recipe of {ours.patch_frames} every {ours.stride_frames} (model.patch_frames, "
             "model.stride_frames): its scores cannot be learned"
         )
-    return Memory(
+    return Teacher(
         start,
         [words.index(word) for word in kept],
         [checkpoint.classes.index(word) for word in kept],

@@ -158,8 +158,8 @@ def choose_triggers(
     spoken = [label for label in bundle.labels if label not in sounds and label not in RESERVED]
     if not spoken:
         return triggers, {"triggers": {k: asdict(v) for k, v in triggers.items()}}
-    others = len(other_words(synthetic, spoken))
-    runs = hear_draws(bundle, data, spoken, seed=seed, synthetic=synthetic, draws=draws)
+    others = other_words(synthetic, spoken)
+    runs = hear_draws(bundle, data, spoken, others, seed=seed, draws=draws)
     chosen = {
         label: choose_trigger(
             list(runs.values()),
@@ -175,7 +175,7 @@ def choose_triggers(
     report: dict[str, Any] = {
         "track_hours": round(runs["clean"][1].hours, 3), "heard_hours": round(hours, 3),
         "seed": seed, "draws": draws,
-        "synthetic_other_words": others,
+        "synthetic_other_words": len(others),
     }  # fmt: skip
     for name, (hops, heard) in runs.items():
         score = match(heard.words, replay(hops, chosen), hours=heard.hours)
@@ -191,16 +191,17 @@ def hear_draws(
     bundle: Bundle,
     data: Path,
     spoken: Sequence[str],
+    others: Sequence[Clip] = (),
     *,
     seed: int,
-    synthetic: Sequence[Path] = (),
     draws: int = 1,
 ) -> dict[str, tuple[HopScores, Track]]:
     """Scores of validation tracks that say the labels `spoken`, by speed, condition and draw.
 
-    Each draw has an order and noise of its own. Raises ValueError where a label is never said.
+    others: synthetic speech that is heard too. Each draw has an order and noise of its own. Raises
+    ValueError where a label is never said.
     """
-    clips = track_clips(data, "val", bundle.labels) + other_words(synthetic, spoken)
+    clips = [*track_clips(data, "val", bundle.labels), *others]
     recordings = [as_recording(c, bundle.labels) for c in clips]
     unsaid = set(spoken) - {one.label for one in recordings if one.kind == "keyword"}
     if unsaid:

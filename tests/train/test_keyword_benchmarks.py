@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: train)")
 
-from benchmarks import keyword_rounds, noise_draws, sound_triggers, sounds_folds  # noqa: E402
+from benchmarks import keyword_rounds, noise_draws, sound_triggers, sounds_folds, word_draws  # noqa: E402
 from ssast_edge.bundle import load_bundle  # noqa: E402
 from train.checkpoint import load_checkpoint  # noqa: E402
 from train.export import export_bundle  # noqa: E402
@@ -38,6 +38,30 @@ def test_rounds_are_measured_on_one_track(
     assert found["one"] == found["other"]
     assert set(found["one"]) == {"clean", "noisy"}
     assert figure.stat().st_size > 1000
+
+
+def test_words_of_bundles_are_counted_over_draws_at_every_threshold(
+    tiny_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "draws.json"
+    options = ["--data", tiny_data, "--synthetic", tmp_path, "--draws", 2, "--out", kept]
+
+    def call(*arguments: object) -> Result:
+        return CliRunner().invoke(word_draws.main, [str(a) for a in (*arguments, *options)])
+
+    refused = call(tiny_bundle, "--label", "hush")
+    assert refused.exit_code == 1
+    assert "no trigger of hush in all of" in refused.stderr
+    assert not kept.exists()
+    (tmp_path / "manifest.csv").write_text("path,text,keyword,kind,speaker,split\n")
+    found = call(tiny_bundle, tiny_bundle)
+    assert found.exit_code == 0, found.output
+    one, other = json.loads(kept.read_text())["bundles"]
+    assert one == other
+    assert one["labels"] == list(load_bundle(tiny_bundle).triggers)
+    assert one["curve"][0]["words_clean"] == one["curve"][0]["words_10 dB"] > 0
+    missed = [point["missed_clean"] for point in one["curve"]]
+    assert missed == sorted(missed)
 
 
 def test_a_checkpoint_without_a_name_is_one_line(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from train.recipe import (
 from train.restore import restore
 from train.selection import HeardTrack
 from train.sequences import SequenceConfig
-from train.streaming import Memory, StreamObjective, train_stream
+from train.streaming import StreamObjective, Teacher, train_stream
 from train.token_labels import IGNORED
 from train.triggers import as_recording, track_clips
 
@@ -191,7 +191,7 @@ def test_what_a_start_knows_is_kept_only_where_there_is_one(
     bias = "head.1.bias"  # the same encoder, whose words score otherwise
     average = {**known.average, bias: known.average[bias] + 1}
     save_checkpoint(root / "raised", dataclasses.replace(known, average=average))
-    with pytest.raises(RecipeError, match="began from another encoder"):
+    with pytest.raises(RecipeError, match="began from another model"):
         train_stream(keeping, **{**how, "init": root / "raised"})  # type: ignore[arg-type]
 
 
@@ -364,7 +364,7 @@ def test_what_the_start_says_of_its_words_is_learned_too(recipe: StreamRecipe) -
     torch.manual_seed(1)
     start = build_model(recipe, ("jarvis", "alexa"), -7.0, 3.0)
     assert isinstance(start, TokenTagger)
-    loss.memory, loss.start_share = Memory(start, columns=[0, 1], its=[1, 0]), 2.0
+    loss.teacher, loss.start_share = Teacher(start, columns=[0, 1], its=[1, 0]), 2.0
     sequences = torch.randn(2, 160, 128, generator=torch.Generator().manual_seed(0)) * 4 - 8
     told = torch.full((2, 39, 4), IGNORED, dtype=torch.uint8)  # it counts where no label does
     told[..., 3] = UNKNOWN
