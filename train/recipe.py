@@ -189,6 +189,7 @@ class StreamRecipe(SpotterRecipe):
     label_smoothing: float = 0.005
     phone_share: float = 0.3  # of the phones' loss beside the words'
     start_share: float = 0.0  # of the loss against the start's scores of its words
+    frozen_blocks: int = 0  # the start's patch embedding and so many first blocks stay as they are
     window_frames: int = 156
     sequences: SequenceConfig = field(default_factory=SequenceConfig)
 
@@ -199,6 +200,11 @@ class StreamRecipe(SpotterRecipe):
         for name in ("phone_share", "start_share"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.frozen_blocks < self.model.depth:
+            raise ValueError(
+                f"frozen_blocks must be 0 or more and below model.depth, got {self.frozen_blocks} "
+                f"of {self.model.depth}"
+            )
         super().__post_init__()
         hop, stride = round(self.hop_ms / self.fbank.hop_ms), self.model.stride_frames
         overlap = self.model.patch_frames - stride

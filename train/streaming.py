@@ -5,8 +5,9 @@
 
 Every token learns which words have just ended and which phone is being said (train/sequences.py);
 with `start_share`, also what the run's start says of the words that it knows (Li and Hoiem,
-"Learning without forgetting", ECCV 2016): what is learned anew then costs less of them. The device
-computes a hop's own tokens and nothing else (optimize/quantization/stream_graph.py).
+"Learning without forgetting", ECCV 2016): what is learned anew then costs less of them. With
+`frozen_blocks` the start's first blocks stay as they are, so that both models can share them
+(train/branching.py). The device computes a hop's own tokens and nothing else (optimize/quantization/stream_graph.py).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own convention)
 
-from train.checkpoint import CheckpointError, build_model, load_tagger
+from train.checkpoint import Checkpoint, CheckpointError, build_model, load_tagger
+from train.encoder import Encoder
 from train.engine import Objective, TrainingData, fit, resume_point
 from train.initial import fingerprint_of, start_from, start_head
 from train.keywords import pack_sources, prepare_pool
@@ -119,6 +121,7 @@ def train_stream(
 ) -> Path:
     """Train to the recipe's last step; returns the checkpoint folder."""
     teacher = _teacher(recipe, init)
+    frozen = _frozen_statistics(recipe, init)
     fabric = open_machine(machine, recipe)
     resume = resume_point(recipe, out)
     labels = load_phones(phones)
@@ -127,7 +130,7 @@ def train_stream(
     classes = (*recipe.labels, *recipe.auxiliary_labels, *PHONES)
     record = TrainingData(
         classes,
-        (resume.mean, resume.std) if resume is not None else pool.statistics(),
+        (resume.mean, resume.std) if resume is not None else frozen or pool.statistics(),
         pack_sources(recipe.data.packs, synthetic=recipe.data.synthetic),
     )
     try:
@@ -141,6 +144,7 @@ def train_stream(
     model = build_model(recipe, classes, *record.statistics)
     assert isinstance(model, TokenTagger)
     start = start_from(init, model.encoder) if init is not None else None
+    _freeze(model.encoder, recipe.frozen_blocks)
     words = len(recipe.labels) + len(recipe.auxiliary_labels)
     # A word is rarely said: without this the first hundreds of steps only learn that.
     nn.init.constant_(model.head[1].bias[:words], -4.0)  # type: ignore[index]
@@ -168,32 +172,58 @@ def _teacher(recipe: StreamRecipe, init: Path | None) -> Teacher | None:
     """What the start says, where the recipe wants it kept; RecipeError where it cannot be asked."""
     if not recipe.start_share:
         return None
-    wants = f"start_share is {recipe.start_share:g}, but"
-    cure = "give the run, or the restored bundle, whose words are to be kept"
-    if init is None:
-        raise RecipeError(f"{wants} there is no --init: {cure}")
-    try:
-        start, checkpoint = load_tagger(init)
-    except CheckpointError as error:
-        raise RecipeError(f"{wants} {error}; {cure}") from error
+    start, checkpoint = _start(recipe, init, "start_share", "words are to be kept")
     words = (*recipe.labels, *recipe.auxiliary_labels)  # phones are told otherwise
     kept = [word for word in words if word in checkpoint.classes]
     if not kept:
-        raise RecipeError(f"{wants} {init} knows none of the words: {cure}")
-    if checkpoint.recipe.fbank != recipe.fbank:
-        raise RecipeError(f"{init} has another front end (fbank): its scores cannot be learned")
-    its, ours = checkpoint.recipe.model, recipe.model
-    if (its.patch_frames, its.stride_frames) != (ours.patch_frames, ours.stride_frames):
         raise RecipeError(
-            f"{init} has patches of {its.patch_frames} frames every {its.stride_frames}, the "
-            f"recipe of {ours.patch_frames} every {ours.stride_frames} (model.patch_frames, "
-            "model.stride_frames): its scores cannot be learned"
+            f"start_share is {recipe.start_share:g}, but {init} knows none of the words: give the "
+            "run, or the restored bundle, whose words are to be kept"
         )
     return Teacher(
         start,
         [words.index(word) for word in kept],
         [checkpoint.classes.index(word) for word in kept],
     )
+
+
+def _frozen_statistics(recipe: StreamRecipe, init: Path | None) -> tuple[float, float] | None:
+    """The log-mel's, as frozen blocks know it; RecipeError where the start has no such blocks."""
+    if not recipe.frozen_blocks:
+        return None
+    _, checkpoint = _start(recipe, init, "frozen_blocks", "blocks are to stay")
+    return checkpoint.mean, checkpoint.std
+
+
+def _start(
+    recipe: StreamRecipe, init: Path | None, key: str, what: str
+) -> tuple[TokenTagger, Checkpoint]:
+    """The run that a recipe's key wants to start from; RecipeError where it is none that fits."""
+    wants = f"{key} is {getattr(recipe, key):g}, but"
+    cure = f"give the run, or the restored bundle, whose {what}"
+    if init is None:
+        raise RecipeError(f"{wants} there is no --init: {cure}")
+    try:
+        start, checkpoint = load_tagger(init)
+    except CheckpointError as error:
+        raise RecipeError(f"{wants} {error}; {cure}") from error
+    if checkpoint.recipe.fbank != recipe.fbank:
+        raise RecipeError(f"{wants} {init} has another front end (fbank)")
+    its, ours = checkpoint.recipe.model, recipe.model
+    if (its.patch_frames, its.stride_frames) != (ours.patch_frames, ours.stride_frames):
+        raise RecipeError(
+            f"{wants} {init} has patches of {its.patch_frames} frames every {its.stride_frames}, "
+            f"the recipe of {ours.patch_frames} every {ours.stride_frames} (model.patch_frames, "
+            "model.stride_frames)"
+        )
+    return start, checkpoint
+
+
+def _freeze(encoder: Encoder, blocks: int) -> None:
+    """The patch embedding and so many blocks learn nothing; 0: all learn."""
+    if blocks:
+        for frozen in (encoder.patch_embed, *encoder.blocks[:blocks]):
+            frozen.requires_grad_(False)
 
 
 def _sampler(
