@@ -78,7 +78,8 @@ def build_model(recipe: Recipe, classes: Sequence[str], mean: float, std: float)
     if isinstance(recipe, PretrainRecipe):
         return MaskedSpectrogramPretext(encoder, recipe.pretext)
     if isinstance(recipe, PhoneRecipe | StreamRecipe):
-        return TokenTagger(encoder, len(classes), mean=mean, std=std)
+        branched = len(recipe.branch_labels) if isinstance(recipe, StreamRecipe) else 0
+        return TokenTagger(encoder, len(classes), mean=mean, std=std, branch_labels=branched)
     pooling: Pooling = "mean"
     if isinstance(recipe, FinetuneRecipe) and recipe.pooling == "cls":
         pooling = "cls"
@@ -94,7 +95,10 @@ def build_classifier(
     """
     if isinstance(recipe, StreamRecipe):
         encoder = Encoder(recipe.window_encoder_config())
-        return Classifier(encoder, len(classes), mean=mean, std=std, pooling="last")
+        return Classifier(
+            encoder, len(classes), mean=mean, std=std, pooling="last",
+            branch_labels=len(recipe.branch_labels),
+        )  # fmt: skip
     model = build_model(recipe, classes, mean, std)
     return model if isinstance(model, Classifier) else None
 

@@ -69,6 +69,28 @@ def average(runs: tuple[Path, ...], out: Path) -> None:
 
 
 @click.command()
+@click.argument("first", type=FOLDER)
+@click.argument("second", type=FOLDER)
+@click.option("--name", required=True, help="Of the model.")
+@click.option("--label", "labels", multiple=True,
+              help="Of SECOND, to be told; none given: all that FIRST does not know.")  # fmt: skip
+@OUT
+def join(first: Path, second: Path, name: str, labels: tuple[str, ...], out: Path) -> None:
+    """Make one model of FIRST and SECOND, which share their first blocks (frozen_blocks).
+
+    FIRST's labels score as they did; what both share is computed once.
+    """
+    from train.branching import join as run
+    from train.checkpoint import save_checkpoint
+
+    with one_line_errors():
+        _refuse_to_replace(out)
+        joined = run(first, second, name=name, labels=labels)
+        save_checkpoint(out, joined)
+        click.echo(f"{joined.progress['joined']['shared_blocks']} blocks are shared: {out}")
+
+
+@click.command()
 @click.argument("checkpoint", type=FOLDER)
 @DATA
 @SYNTHETIC
@@ -115,4 +137,4 @@ def _refuse_to_replace(out: Path) -> None:
         raise CheckpointError(f"{above} cannot be written in: {out} has to be, give another --out")
 
 
-COMMANDS = (restore, interpolate, average, balance)
+COMMANDS = (restore, interpolate, average, join, balance)

@@ -25,6 +25,9 @@ class ModelConfig:
     dropout: float = 0.1
     drop_path: float = 0.0
     context: int = 0  # tokens that a token sees before it, task "stream"; see EncoderConfig
+    # Of a model that was joined of two (train/branching.py); see train.encoder.EncoderConfig.
+    branch_depth: int = 0
+    branch_from: int = 0
     # Widths of a pruned model (optimize/pruning/prune.py); see train.encoder.EncoderConfig.
     head_dim: int = 0
     block_heads: tuple[int, ...] = ()

@@ -62,6 +62,10 @@ class EncoderConfig:
     drop_path: float = (
         0.0  # chance to skip the last block, falling to 0 at the first; training only
     )
+    # A branch for other classes: so many blocks after the `depth`, and what they read comes out of
+    # the block before number `branch_from`.
+    branch_depth: int = 0  # 0: no branch
+    branch_from: int = 0
     # A pruned model's own widths, where they differ from those that the numbers above give.
     head_dim: int = 0  # channels of an attention head; 0: dim / num_heads
     block_heads: tuple[int, ...] = ()  # of each block, 0: no attention; none: num_heads in all
@@ -95,20 +99,30 @@ class EncoderConfig:
                 f"a context wants patches of all {self.num_mel_bins} mel bins, got "
                 f"{self.patch_bins} (patch_bins)"
             )
+        if self.branch_depth < 0 or not 0 <= self.branch_from <= self.depth:
+            raise ValueError(
+                "branch_depth must be 0 or more and branch_from 0 to depth, got "
+                f"{self.branch_depth} and {self.branch_from} of {self.depth}"
+            )
         for name in ("block_heads", "block_hidden"):
             widths = getattr(self, name)
-            if widths and (len(widths) != self.depth or min(widths) < 0):
+            if widths and (len(widths) != self.num_blocks or min(widths) < 0):
                 raise ValueError(
-                    f"{name} wants {self.depth} numbers of 0 or more, one a block, got "
+                    f"{name} wants {self.num_blocks} numbers of 0 or more, one a block, got "
                     f"{list(widths)}"
                 )
         if 0 in [sum(widths) for widths in zip(self.heads, self.hidden, strict=True)]:
             raise ValueError("a block without heads and MLP units does nothing: lower depth")
 
     @property
+    def num_blocks(self) -> int:
+        """Blocks in all, those of the branch last."""
+        return self.depth + self.branch_depth
+
+    @property
     def heads(self) -> tuple[int, ...]:
         """Attention heads of each block."""
-        return self.block_heads or (self.num_heads,) * self.depth
+        return self.block_heads or (self.num_heads,) * self.num_blocks
 
     @property
     def head_width(self) -> int:
@@ -118,7 +132,7 @@ class EncoderConfig:
     @property
     def hidden(self) -> tuple[int, ...]:
         """MLP units of each block."""
-        return self.block_hidden or (int(self.dim * self.mlp_ratio),) * self.depth
+        return self.block_hidden or (int(self.dim * self.mlp_ratio),) * self.num_blocks
 
     @property
     def grid(self) -> Grid:
@@ -336,10 +350,12 @@ class Encoder(nn.Module):
     """Patch embedding, prefix tokens, learned positions and transformer blocks.
 
     With a context there are no prefix tokens and positions: a bias in each block stands for them.
+    A branch has blocks and a norm of its own.
     """
 
     prefix_tokens: nn.Parameter | None
     pos_embed: nn.Parameter | None
+    branch_norm: nn.LayerNorm | None
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -357,13 +373,14 @@ class Encoder(nn.Module):
                 config.head_width,
                 hidden,
                 config.dropout,
-                config.drop_path * number / max(1, config.depth - 1),
+                config.drop_path * min(1, number / max(1, config.depth - 1)),
                 config.context,
             )
             for number, (heads, hidden) in enumerate(zip(config.heads, config.hidden, strict=True))
         )
         self.checkpoint_activations = False  # recompute blocks in the backward pass: less memory
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
+        self.branch_norm = nn.LayerNorm(config.dim, eps=1e-6) if config.branch_depth else None
         for added in (self.prefix_tokens, self.pos_embed):
             if added is not None:
                 nn.init.trunc_normal_(added, std=0.02)
@@ -373,19 +390,30 @@ class Encoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def encode(self, patches: Tensor) -> Tensor:
-        """(B, N, D) patch tokens -> (B, prefix + N, D), after the final norm."""
+        """(B, N, D) patch tokens -> (B, prefix + N, D), after the final norm.
+
+        With a branch (B, prefix + N, 2 * D): its channels come after the others.
+        """
         tokens = patches
         if self.prefix_tokens is not None and self.pos_embed is not None:
             prefix = self.prefix_tokens.expand(patches.shape[0], -1, -1)
             tokens = torch.cat([prefix, patches], dim=1) + self.pos_embed
-        for block in self.blocks:
+        depth, fork = self.config.depth, self.config.branch_from
+        trunk = self._through(self.blocks[:fork], tokens)
+        normed: Tensor = self.norm(self._through(self.blocks[fork:depth], trunk))
+        if self.branch_norm is None:
+            return normed
+        branch: Tensor = self.branch_norm(self._through(self.blocks[depth:], trunk))
+        return torch.cat([normed, branch], dim=-1)
+
+    def _through(self, blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
+        for block in blocks:
             if self.checkpoint_activations and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, use_reentrant=False)
             else:
                 tokens = block(tokens)
-        normed: Tensor = self.norm(tokens)
-        return normed
+        return tokens
 
     def forward(self, fbank: Tensor) -> Tensor:
-        """(B, T, F) normalised log-mel -> (B, prefix + N, D)."""
+        """(B, T, F) normalised log-mel -> what `encode` gives."""
         return self.encode(self.patch_embed(fbank))

@@ -33,7 +33,7 @@ __all__ = ["WEIGHTS_FROM", "export_bundle", "origin"]
 TOLERANCE = 1e-4  # float32 sums in another order
 LOG_MEL_FLOOR = float(np.log(np.finfo(np.float32).eps))  # what the front end gives for silence
 _TAGGING_HOP_MS = 200
-WEIGHTS_FROM = ("averaged", "interpolated", "balanced")  # what else but training made the weights
+WEIGHTS_FROM = ("averaged", "interpolated", "balanced", "joined")  # what else but training made the weights
 
 
 def export_bundle(
@@ -142,14 +142,30 @@ def origin() -> dict[str, str]:
 
 
 def _keep_outputs(model: Classifier, outputs: Sequence[int]) -> None:
-    """Drop all others from the head, auxiliary labels among them."""
-    linear = model.head[1]
-    assert isinstance(linear, nn.Linear)
-    kept = nn.Linear(linear.in_features, len(outputs))
-    with torch.no_grad():
-        kept.weight.copy_(linear.weight[list(outputs)])
-        kept.bias.copy_(linear.bias[list(outputs)])
-    model.head[1] = kept
+    """Drop all others from the head, auxiliary labels among them.
+
+    A branch's labels are the last ones and stay so; ValueError where a head would have none.
+    """
+    count = 0
+    for head in (model.head, model.branch_head):
+        if head is None:
+            continue
+        linear = head[1]
+        assert isinstance(linear, nn.Linear)
+        rows = [i - count for i in outputs if 0 <= i - count < linear.out_features]
+        if not rows:
+            raise ValueError(
+                "labels to keep must be some of the trunk's and some of the branch's: for fewer, "
+                "export the model that it was joined of"
+            )
+        count += linear.out_features
+        kept = nn.Linear(linear.in_features, len(rows))
+        with torch.no_grad():
+            kept.weight.copy_(linear.weight[rows])
+            kept.bias.copy_(linear.bias[rows])
+        head[1] = kept
+    if list(outputs) != sorted(outputs) and model.branch_head is not None:
+        raise ValueError("labels to keep of a joined model must be in its own order")
 
 
 def data_licences(checkpoint: Checkpoint) -> list[dict[str, str]]:

@@ -26,6 +26,8 @@ def read_any(path: Path, *, stride: tuple[int, int] | None = None) -> Imported:
     if stride:
         raise CheckpointError(f"{path} tells its own stride: leave --stride out")
     checkpoint = load_checkpoint(path)
+    if isinstance(checkpoint.recipe, StreamRecipe) and checkpoint.recipe.branch_labels:
+        raise CheckpointError(f"{path} is joined of two: give one of the models that it is made of")
     groups: dict[str, dict[str, Tensor]] = {"encoder": {}, "head": {}, "pretext": {}}
     for key, value in checkpoint.average.items():
         group, _, name = key.partition(".")

@@ -151,6 +151,8 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str | float]:
 def _stream(path: Path) -> Checkpoint:
     """A stream's checkpoint whose weights are what training made, or a mean of such."""
     _, checkpoint = load_tagger(path)
+    if "joined" in checkpoint.progress:
+        raise CheckpointError(f"{path} is joined of two: give these, and join the outcome")
     if "balanced" in checkpoint.progress:
         raise CheckpointError(
             f"{path} is balanced: give what it was made from, and balance the outcome"

@@ -1,5 +1,6 @@
 """Encoders with a head: classifiers of clips and windows, taggers of tokens.
 
+An encoder with a branch has a head for each of its ends; the branch's labels are the last ones.
 B clips, T frames, F mel bins, D channels, N tokens.
 """
 
@@ -24,6 +25,7 @@ class Classifier(nn.Module):
     (x - mean) / (2 * std), SSAST's convention.
     """
 
+    branch_head: nn.Sequential | None
     mean: Tensor
     std: Tensor
 
@@ -35,20 +37,19 @@ class Classifier(nn.Module):
         mean: float,
         std: float,
         pooling: Pooling = "mean",
+        branch_labels: int = 0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.pooling: Pooling = pooling
-        self.head = nn.Sequential(
-            nn.LayerNorm(encoder.config.dim), nn.Linear(encoder.config.dim, num_labels)
-        )
+        self.head, self.branch_head = _heads(encoder, num_labels, branch_labels)
         # A label is rarely there: without this the first hundreds of steps only learn that.
         nn.init.constant_(self.head[1].bias, -3.0)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
     def embed(self, fbank: Tensor) -> Tensor:
-        """(B, T, F) raw log-mel -> (B, D) pooled embedding."""
+        """(B, T, F) raw log-mel -> (B, D) pooled embedding; with a branch (B, 2 * D)."""
         tokens = self.encoder((fbank - self.mean) / (2 * self.std))
         prefix = self.encoder.config.num_prefix_tokens
         first, last = pooled_tokens(self.pooling, prefix, tokens.shape[1])
@@ -57,8 +58,7 @@ class Classifier(nn.Module):
 
     def forward(self, fbank: Tensor) -> Tensor:
         """(B, T, F) raw log-mel -> (B, labels) logits."""
-        logits: Tensor = self.head(self.embed(fbank))
-        return logits
+        return _tell(self.head, self.branch_head, self.embed(fbank))
 
 
 def pooled_tokens(pooling: Pooling, prefix: int, tokens: int) -> tuple[int, int]:
@@ -69,20 +69,54 @@ def pooled_tokens(pooling: Pooling, prefix: int, tokens: int) -> tuple[int, int]
 class TokenTagger(nn.Module):
     """Encoder and a linear head on each patch token, from RAW log-mel to logits."""
 
+    branch_head: nn.Sequential | None
     mean: Tensor
     std: Tensor
 
-    def __init__(self, encoder: Encoder, num_labels: int, *, mean: float, std: float) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_labels: int,
+        *,
+        mean: float,
+        std: float,
+        branch_labels: int = 0,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = nn.Sequential(
-            nn.LayerNorm(encoder.config.dim), nn.Linear(encoder.config.dim, num_labels)
-        )
+        self.head, self.branch_head = _heads(encoder, num_labels, branch_labels)
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
     def forward(self, fbank: Tensor) -> Tensor:
         """(B, T, F) raw log-mel -> (B, N, labels) logits."""
         tokens = self.encoder((fbank - self.mean) / (2 * self.std))
-        logits: Tensor = self.head(tokens[:, self.encoder.config.num_prefix_tokens :])
+        patches = tokens[:, self.encoder.config.num_prefix_tokens :]
+        return _tell(self.head, self.branch_head, patches)
+
+
+def _heads(
+    encoder: Encoder, num_labels: int, branch_labels: int
+) -> tuple[nn.Sequential, nn.Sequential | None]:
+    """The head of the first labels and, where the encoder has a branch, that of the last ones."""
+    dim, has_branch = encoder.config.dim, encoder.branch_norm is not None
+    if has_branch != (0 < branch_labels < num_labels):
+        raise ValueError(
+            f"a branch wants labels of its own and others, no branch wants none: got "
+            f"{branch_labels} of {num_labels}"
+        )
+
+    def head(labels: int) -> nn.Sequential:
+        return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, labels))
+
+    first = head(num_labels - branch_labels)
+    return first, head(branch_labels) if has_branch else None
+
+
+def _tell(head: nn.Sequential, branch_head: nn.Sequential | None, tokens: Tensor) -> Tensor:
+    """(..., D), or with a branch (..., 2 * D), -> (..., labels); the branch's are the last."""
+    if branch_head is None:
+        logits: Tensor = head(tokens)
         return logits
+    first, second = tokens.chunk(2, dim=-1)
+    return torch.cat([head(first), branch_head(second)], dim=-1)

@@ -64,27 +64,18 @@ def build_graph(
     if segments:
         means = graph.weight(f"{EMBEDDING}.means", _segment_means(config, segments)[None])
     embedded, count = [], config.num_prefix_tokens + config.num_patches
+    after = [tokens]  # what comes out of so many blocks
     for number, block in enumerate(model.encoder.blocks):
         assert isinstance(block, Block)
-        tokens = _block(graph, f"blocks.{number}", block, count, tokens)
+        read = after[config.branch_from if number == config.depth else number]
+        after.append(_block(graph, f"blocks.{number}", block, count, read))
         if segments and number in embedded_blocks(config.depth):
-            embedded.append(graph.node("MatMul", f"{EMBEDDING}.{number}", [means, tokens]))
-    tokens = graph.layer_norm("norm", model.encoder.norm, tokens)
-    prefix = config.num_prefix_tokens
-    first, last = pooled_tokens(model.pooling, prefix, prefix + config.num_patches)
-    chosen = graph.node(
-        "Slice", "pool.slice", [tokens, *graph.integers("pool", [first], [last], [1])]
-    )
-    pooled = graph.node(
-        "ReduceMean", "pool", [chosen, *graph.integers("pool.mean", [1])], keepdims=0
-    )
-    norm, linear = model.head
-    assert isinstance(norm, nn.LayerNorm)
-    assert isinstance(linear, nn.Linear)
-    pooled = graph.layer_norm("head.norm", norm, pooled)
-    graph.linear("head", linear, pooled, output="logits")
+            embedded.append(graph.node("MatMul", f"{EMBEDDING}.{number}", [means, after[-1]]))
+    labels = _end(graph, model, "", after[config.depth])
+    if model.branch_head is not None:
+        labels += _end(graph, model, "branch_", after[-1])
     size: int | str = "batch" if batch is None else batch
-    outputs = [_value("logits", [size, linear.out_features])]
+    outputs = [_value("logits", [size, labels])]
     if segments:
         graph.node("Concat", EMBEDDING, embedded, output=EMBEDDING, axis=-1)
         outputs.append(_value(EMBEDDING, [size, segments, embedding_width(config)]))
@@ -106,6 +97,38 @@ def build_graph(
         helper.set_model_props(model_proto, {HOP_FRAMES: str(hop_frames)})
     onnx.checker.check_model(model_proto)
     return model_proto
+
+
+def _end(graph: _Graph, model: Classifier, branch: str, x: str) -> int:
+    """Norm, pooling and head of the tokens x, to logits; returns how many.
+
+    branch: before its nodes' names. With a branch each end has logits of its own, which the second
+    puts together.
+    """
+    encoder, has_branch = model.encoder, model.branch_head is not None
+    last = encoder.branch_norm if branch else encoder.norm
+    head = model.branch_head if branch else model.head
+    assert last is not None
+    assert head is not None
+    norm, linear = head
+    assert isinstance(norm, nn.LayerNorm)
+    assert isinstance(linear, nn.Linear)
+    tokens = graph.layer_norm(f"{branch}norm", last, x)
+    prefix, patches = encoder.config.num_prefix_tokens, encoder.config.num_patches
+    first, end = pooled_tokens(model.pooling, prefix, prefix + patches)
+    name = f"{branch}pool"
+    chosen = graph.node(
+        "Slice", f"{name}.slice", [tokens, *graph.integers(name, [first], [end], [1])]
+    )
+    mean = [chosen, *graph.integers(f"{name}.mean", [1])]
+    pooled = graph.node("ReduceMean", name, mean, keepdims=0)
+    normed = graph.layer_norm(f"{branch}head.norm", norm, pooled)
+    output = f"{branch}head.logits" if has_branch else "logits"
+    graph.linear(f"{branch}head", linear, normed, output=output)
+    if branch:
+        parts = ["head.logits", output]
+        graph.node("Concat", "heads", parts, output="logits", axis=-1)
+    return linear.out_features
 
 
 def embedded_blocks(depth: int) -> tuple[int, ...]:

@@ -189,6 +189,7 @@ class StreamRecipe(SpotterRecipe):
     label_smoothing: float = 0.005
     phone_share: float = 0.3  # of the phones' loss beside the words'
     start_share: float = 0.0  # of the loss against the start's scores of its words
+    branch_labels: tuple[str, ...] = ()  # the last labels, where the model has a branch for them
     frozen_blocks: int = 0  # the start's patch embedding and so many first blocks stay as they are
     window_frames: int = 156
     sequences: SequenceConfig = field(default_factory=SequenceConfig)
@@ -200,6 +201,14 @@ class StreamRecipe(SpotterRecipe):
         for name in ("phone_share", "start_share"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        branched = self.branch_labels
+        if bool(branched) != bool(self.model.branch_depth) or (
+            branched and self.labels[-len(branched) :] != branched
+        ):
+            raise ValueError(
+                "branch_labels must be the last labels, and none without model.branch_depth, got "
+                f"{list(branched)}"
+            )
         if not 0 <= self.frozen_blocks < self.model.depth:
             raise ValueError(
                 f"frozen_blocks must be 0 or more and below model.depth, got {self.frozen_blocks} "
@@ -226,11 +235,13 @@ class StreamRecipe(SpotterRecipe):
 
     def encoder_config(self) -> EncoderConfig:
         """The encoder's shape: the model's free sizes on this front end and sequence."""
-        return _encoder_config(self.model, self.fbank, self.sequences.num_frames)
+        return _encoder_config(
+            self.model, self.fbank, self.sequences.num_frames, may_branch=True
+        )
 
     def window_encoder_config(self) -> EncoderConfig:
         """The same on the window that a device starts from."""
-        return _encoder_config(self.model, self.fbank, self.window_frames)
+        return _encoder_config(self.model, self.fbank, self.window_frames, may_branch=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,7 +370,11 @@ TASKS: dict[str, type[Recipe]] = {
 }
 
 
-def _encoder_config(model: ModelConfig, fbank: FbankConfig, num_frames: int) -> EncoderConfig:
+def _encoder_config(
+    model: ModelConfig, fbank: FbankConfig, num_frames: int, *, may_branch: bool = False
+) -> EncoderConfig:
+    if model.branch_depth and not may_branch:
+        raise ValueError("model.branch_depth is for task stream: a branch reads a stream's tokens")
     sizes = dataclasses.asdict(model)
     if model.context:
         sizes["num_prefix_tokens"] = 0

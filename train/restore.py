@@ -144,8 +144,9 @@ def _weights(model: onnx.ModelProto, num_prefix_tokens: int) -> dict[str, Tensor
 
 def _module_name(name: str) -> str:
     """Of a tensor in the graph: "blocks.0.norm1.weight" is the encoder's."""
-    if name.startswith("head"):
+    if name.startswith(("head", "branch_head")):
         own = {"head.norm": "head.0", "head": "head.1"}
+        own |= {f"branch_{ours}": f"branch_{its}" for ours, its in own.items()}
         base, dot, last = name.rpartition(".")
         if name in own:
             return own[name]

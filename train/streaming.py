@@ -120,6 +120,11 @@ def train_stream(
     init: Path | None = None,
 ) -> Path:
     """Train to the recipe's last step; returns the checkpoint folder."""
+    if recipe.branch_labels:
+        raise RecipeError(
+            "a model with a branch is joined of two that are trained (python -m train join): leave "
+            "branch_labels and model.branch_depth out"
+        )
     teacher = _teacher(recipe, init)
     frozen = _frozen_statistics(recipe, init)
     fabric = open_machine(machine, recipe)

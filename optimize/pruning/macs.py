@@ -29,7 +29,7 @@ class Cost:
 
 
 def model_cost(config: EncoderConfig, labels: int) -> Cost:
-    """The whole classifier: patches, blocks, head."""
+    """The whole classifier: patches, blocks, head; with a branch its norms and head too."""
     tokens = _tokens(config)
     dim, area = config.dim, config.patch_bins * config.patch_frames
     embed = Cost(config.num_patches * area * dim, (area + 1) * dim)
@@ -38,7 +38,9 @@ def model_cost(config: EncoderConfig, labels: int) -> Cost:
         positions = Cost(0, sum(config.heads) * (config.context + 1))
     classifier = Cost(dim * labels, 2 * dim + (dim + 1) * labels)
     total = embed + positions + Cost(0, 2 * dim) + classifier
-    for number in range(config.depth):
+    if config.branch_depth:
+        total += Cost(0, 4 * dim)
+    for number in range(config.num_blocks):
         total += block_cost(config, number)
     return total
 

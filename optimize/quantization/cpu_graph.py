@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from optimize.quantization.exported import Ast, AstBlock, FloatArray, Linear, Norm
+from optimize.quantization.exported import Ast, AstBlock, End, FloatArray, Linear, Norm
 from optimize.quantization.qdq import quantize_weight
 
 __all__ = ["FORMS", "PATCH_EMBED", "CpuForm", "Writer", "cpu_graph", "layer_names", "port"]
@@ -50,8 +50,8 @@ FORMS = {
 
 
 def layer_names(ast: Ast) -> list[str]:
-    """What can be quantised, in order: the patch embedding and every linear layer but the head."""
-    return [PATCH_EMBED, *(layer.name for layer in ast.linears if layer is not ast.head)]
+    """What can be quantised, in order: the patch embedding and every linear layer but heads."""
+    return [PATCH_EMBED, *(layer.name for layer in ast.linears if layer.name not in _heads(ast))]
 
 
 def cpu_graph(
@@ -79,7 +79,7 @@ class Writer:
     ) -> None:
         self.ast, self.form, self.ranges = ast, form, ranges
         self.weight_bits = weight_bits
-        self.floats = {*excluded, ast.head.name}
+        self.floats = {*excluded, *_heads(ast)}
         if form.linear == "float":
             self.floats |= set(layer_names(ast))
         self.nodes: list[onnx.NodeProto] = []
@@ -90,25 +90,26 @@ class Writer:
     def write(self) -> onnx.ModelProto:
         """The whole graph; once."""
         ast = self.ast
-        x = self._patch_embed()
-        outputs = [port("logits", [1, len(ast.head.bias)])]
+        after = {"": self._patch_embed()}  # tokens, by the block that they come out of
+        outputs = [port("logits", [1, sum(len(end.head.bias) for end in ast.ends)])]
         embedded: list[str] = []
         for block in ast.blocks:
-            x = self._block(block, x)
+            after[block.name] = x = self._block(block, after[block.source])
             if ast.embedding is not None and block.name in ast.embedding.blocks:
                 means = self._constant("embedding.means", self._time_first(ast.embedding.means))
                 number = f"embedding.{len(embedded)}"
                 embedded.append(self._node("MatMul", number, [means, x]))
         if ast.embedding is not None:
             self._node("Concat", "embedding", embedded, output="embedding", axis=-1)
-            width = len(embedded) * len(ast.norm.weight)
+            width = len(embedded) * len(ast.ends[0].norm.weight)
             outputs.append(port("embedding", [1, len(ast.embedding.means), width]))
-        x = self._norm("norm", ast.norm, x)
-        ends = [self._integers(f"pool.{i}", [end]) for i, end in enumerate(ast.pooled)]
-        x = self._node("Slice", "pool.slice", [x, *ends])
-        x = self._node("ReduceMean", "pool", [x, self._integers("pool.axis", [0])], keepdims=1)
-        x = self._norm("head.norm", ast.head_norm, x)
-        self._linear(ast.head, x, output="logits")
+        if len(ast.ends) == 1:
+            self._end(ast.ends[0], after[ast.ends[0].source], "logits")
+        else:
+            told = [
+                self._end(end, after[end.source], f"{end.head.name}.logits") for end in ast.ends
+            ]
+            self._node("Concat", "heads", told, output="logits", axis=-1)
         inputs = [1, ast.num_frames, ast.num_mel_bins]
         graph = helper.make_graph(
             self.nodes,
@@ -121,6 +122,15 @@ class Writer:
         return helper.make_model(
             graph, producer_name="ssast-edge", ir_version=_IR_VERSION, opset_imports=opsets
         )
+
+    def _end(self, end: End, x: str, output: str) -> str:
+        x = self._norm(f"{end.name}norm", end.norm, x)
+        places = [self._integers(f"pool.{i}", [place]) for i, place in enumerate(self.ast.pooled)]
+        x = self._node("Slice", f"{end.name}pool.slice", [x, *places])
+        axis = self._integers("pool.axis", [0])
+        x = self._node("ReduceMean", f"{end.name}pool", [x, axis], keepdims=1)
+        x = self._norm(f"{end.name}head.norm", end.head_norm, x)
+        return self._linear(end.head, x, output=output)
 
     def _constant(self, name: str, values: NDArray[Any]) -> str:
         self.weights[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
@@ -335,6 +345,10 @@ class Writer:
         bias = self._constant(f"{qkv.name}.bias", qkv.bias)
         inputs = [quantised, weight, bias, x_scale, scale, "", x_zero, zero]
         return self._node("QAttention", name, inputs, domain=_MICROSOFT, num_heads=heads)
+
+
+def _heads(ast: Ast) -> list[str]:
+    return [end.head.name for end in ast.ends]
 
 
 def port(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:

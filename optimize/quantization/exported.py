@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from ssast_edge.backends.hops import HOP_FRAMES
 
-__all__ = ["Ast", "AstBlock", "Embedding", "Linear", "Norm", "NotOurGraph", "read_ast"]
+__all__ = ["Ast", "AstBlock", "Embedding", "End", "Linear", "Norm", "NotOurGraph", "read_ast"]
 
 FloatArray = NDArray[np.float32]
 
@@ -49,6 +49,7 @@ class AstBlock:
     """A transformer block; of a branch that was pruned away nothing is there."""
 
     name: str
+    source: str  # the block whose tokens it reads; empty: the patches
     heads: int
     norm1: Norm | None
     qkv: Linear | None  # out: query, key, value, each heads * head width
@@ -70,6 +71,17 @@ class Embedding:
 
 
 @dataclass(frozen=True, eq=False)
+class End:
+    """From the tokens of a block to logits: of the last block, or of a branch's last one."""
+
+    name: str  # before its nodes: empty, or "branch_"
+    source: str  # the block
+    norm: Norm
+    head_norm: Norm
+    head: Linear
+
+
+@dataclass(frozen=True, eq=False)
 class Ast:
     """Raw log-mel (1, T, F) to logits (1, labels)."""
 
@@ -80,11 +92,9 @@ class Ast:
     strides: tuple[int, int]  # bins, frames
     patch: FloatArray  # (D, patch bins, patch frames)
     addend: FloatArray  # (prefix + patches, D): bias, positions, prefix tokens; frequency-major
-    blocks: tuple[AstBlock, ...]
-    norm: Norm
-    pooled: tuple[int, int]  # tokens whose mean goes to the head: from, to
-    head_norm: Norm
-    head: Linear
+    blocks: tuple[AstBlock, ...]  # each after the one that it reads
+    ends: tuple[End, ...]  # one, and a branch's; their logits side by side
+    pooled: tuple[int, int]  # tokens whose mean goes to a head: from, to
     embedding: Embedding | None = None
     hop_frames: int = 0  # of a streaming model: what the runtime gives it at once
 
@@ -109,12 +119,12 @@ class Ast:
 
     @property
     def linears(self) -> Iterator[Linear]:
-        """Every linear layer in order, the head last, the patch embedding not."""
+        """Every linear layer in order, the heads last, the patch embedding not."""
         for block in self.blocks:
             for layer in (block.qkv, block.proj, block.fc1, block.fc2):
                 if layer is not None:
                     yield layer
-        yield self.head
+        yield from (end.head for end in self.ends)
 
 
 def read_ast(model: onnx.ModelProto) -> Ast:
@@ -151,11 +161,15 @@ def _read(model: onnx.ModelProto) -> Ast:
         return Linear(name, node.input[0], arrays[node.input[1]], arrays[add.input[1]])
 
     def block(name: str) -> AstBlock:
+        first = nodes.get(f"{name}.norm1", nodes.get(f"{name}.norm2"))
+        if first is None:
+            raise ValueError(f"{name} has no norm")
         heads = 0
         if f"{name}.attn.query.reshape" in nodes:
             heads = int(arrays[nodes[f"{name}.attn.query.reshape"].input[1]][2])
         return AstBlock(
             name,
+            _source(first),
             heads,
             *(norm(f"{name}.norm1"), linear(f"{name}.attn.qkv"), linear(f"{name}.attn.proj")),
             *(norm(f"{name}.norm2"), linear(f"{name}.mlp.fc1"), linear(f"{name}.mlp.fc2")),
@@ -169,9 +183,15 @@ def _read(model: onnx.ModelProto) -> Ast:
         parts = [nodes[tensor.removesuffix(":out")] for tensor in nodes["embedding"].input]
         blocks = tuple(_block_of(part.input[1]) for part in parts)
         embedding = Embedding(blocks, arrays[parts[0].input[0]][0])
-    last, head_norm, head = norm("norm"), norm("head.norm"), linear("head")
-    if last is None or head_norm is None or head is None:
-        raise ValueError("it has no final norm or head")
+
+    def end(name: str) -> End:
+        last, head_norm, head = (
+            norm(f"{name}norm"), norm(f"{name}head.norm"), linear(f"{name}head"),
+        )  # fmt: skip
+        if last is None or head_norm is None or head is None:
+            raise ValueError("it has no final norm or head")
+        return End(name, _source(nodes[f"{name}norm"]), last, head_norm, head)
+
     return Ast(
         num_frames=shape[1].dim_value,
         num_mel_bins=shape[2].dim_value,
@@ -181,10 +201,8 @@ def _read(model: onnx.ModelProto) -> Ast:
         patch=arrays[embed.input[1]][:, 0],
         addend=arrays[embed.input[2]][0],
         blocks=tuple(block(f"blocks.{i}") for i in sorted({int(number) for number in found})),
-        norm=last,
+        ends=tuple(end(name) for name in ("", "branch_") if not name or f"{name}norm" in nodes),
         pooled=(int(arrays[pool.input[1]][0]), int(arrays[pool.input[2]][0])),
-        head_norm=head_norm,
-        head=head,
         embedding=embedding,
         hop_frames=next((int(p.value) for p in model.metadata_props if p.key == HOP_FRAMES), 0),
     )
@@ -198,9 +216,15 @@ def _back(mask: FloatArray | None) -> FloatArray | None:
     return np.ascontiguousarray(mask[0, :, 0, : context + 1][:, ::-1])
 
 
+def _source(node: onnx.NodeProto) -> str:
+    """Name of the block that a node reads; empty: the patches."""
+    tensor = node.input[0]
+    return "" if tensor.startswith("patch_embed") else _block_of(tensor)
+
+
 def _block_of(tensor: str) -> str:
     """Name of the block that a tensor of tokens comes out of."""
     name, _, last = tensor.rpartition(".add")
     if not name.startswith("blocks.") or last not in ("1:out", "2:out"):
-        raise ValueError(f"the embedding is taken from {tensor}")
+        raise ValueError(f"{tensor} is no block's")
     return name

@@ -20,7 +20,12 @@ __all__ = ["OPSETS", "at_opset", "half_graph", "tensorrt_int8", "with_any_batch"
 
 OPSETS = (17, 18, 19, 20)
 _HALF_QUANTISE_OPSET = 19  # the first whose QuantizeLinear takes half precision
-_FLOAT_NODES = ("norm", "pool.slice", "pool", "head.norm", "head", "head.add")
+_HEADS = ("head", "branch_head")
+_FLOAT_NODES = tuple(
+    f"{end}{node}"
+    for end in ("", "branch_")
+    for node in ("norm", "pool.slice", "pool", "head.norm", "head", "head.add")
+) + ("heads",)
 _EMBEDDING = "embedding"  # name of its node, and of the nodes before it with a number
 _FLOAT_INSIDE = ("LayerNormalization", "Softmax")  # computed in float between two casts
 
@@ -36,7 +41,7 @@ def tensorrt_int8(
 
     thresholds: the largest value kept of each layer's input, by tensor. rest: "fp16" or "fp32".
     """
-    made = quantize_graph(graph, thresholds, {*excluded, "head"})
+    made = quantize_graph(graph, thresholds, {*excluded, *_HEADS})
     return half_graph(at_opset(made, _HALF_QUANTISE_OPSET)) if rest == "fp16" else made
 
 
@@ -57,13 +62,12 @@ def half_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
         nodes.append(helper.make_node("Cast", [source], [target], name=name, to=kind))
         return target
 
-    tail_input = next(node for node in out.graph.node if node.name == "norm").input[0]
+    tails = [node.input[0] for node in out.graph.node if node.name in ("norm", "branch_norm")]
     for node in out.graph.node:
         if node.name in _FLOAT_NODES:
-            if node.input[0] == tail_input:
-                node.input[0] = cast(
-                    f"{node.name}.float", tail_input, f"{tail_input}.float", TensorProto.FLOAT
-                )
+            if node.input[0] in tails:
+                tail = node.input[0]
+                node.input[0] = cast(f"{node.name}.float", tail, f"{tail}.float", TensorProto.FLOAT)
             floats.update(node.input)
             nodes.append(node)
         elif node.name == _EMBEDDING:

@@ -84,6 +84,10 @@ SHAPES = {
     "pruned": Shape(8, 4, 8, 6, context=5, sizes={
         "head_dim": 8, "block_heads": (1, 0, 3), "block_hidden": (0, 20, 24),
     }),
+    "a branch": Shape(8, 4, 8, 6, context=5, sizes={"branch_depth": 2, "branch_from": 1}),
+    "a branch from the end": Shape(4, 4, 12, 4, context=6, sizes={
+        "branch_depth": 1, "branch_from": 3,
+    }),
 }  # fmt: skip
 
 
@@ -94,7 +98,10 @@ def classifier(shape: Shape, window: int = 0) -> Classifier:
         patch_frames=shape.patch_frames, stride_frames=shape.stride_frames, dim=16, depth=3,
         num_heads=2, mlp_ratio=2.0, num_prefix_tokens=0, context=shape.context, **shape.sizes,
     )  # fmt: skip
-    model = Classifier(Encoder(config), 3, mean=-7.0, std=4.0, pooling="last")
+    branch = 2 if config.branch_depth else 0
+    model = Classifier(
+        Encoder(config), 3, mean=-7.0, std=4.0, pooling="last", branch_labels=branch
+    )
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.2 * torch.randn_like(weight))
@@ -180,8 +187,9 @@ def test_a_hop_without_embedding_gives_none() -> None:
     assert hops.infer(heard(shape)[0], new_frames=None).shape == (3,)
 
 
-def test_a_window_in_half_precision_comes_near() -> None:
-    shape = SHAPES["patches that overlap"]
+@pytest.mark.parametrize("name", ["patches that overlap", "a branch", "a branch from the end"])
+def test_a_window_in_half_precision_comes_near(name: str) -> None:
+    shape = SHAPES[name]
     graph, windows = window_graph(shape), heard(shape)
     apart = np.abs(run_windows(half_graph(graph), windows) - run_windows(graph, windows))
     assert 0 < apart.max() < 0.02
@@ -200,22 +208,24 @@ def test_its_cost_is_that_of_its_layers_and_of_what_a_token_sees(shape: Shape) -
 
 
 @pytest.mark.tensorrt
-def test_a_real_tensorrt_builds_the_windows_flavours(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "layers"), [("patches that overlap", 12), ("a branch", 20)])
+def test_a_real_tensorrt_builds_the_windows_flavours(
+    name: str, layers: int, tmp_path: Path
+) -> None:
     reason = "TensorRT for RTX is not installed (see docs: extra tensorrt-rtx)"
     pytest.importorskip("onnxruntime_ep_nv_tensorrt_rtx", reason=reason)
     pytest.importorskip("tensorrt_rtx_bindings", reason=reason)
-    shape = SHAPES["patches that overlap"]
+    shape = SHAPES[name]
     graph = window_graph(shape)
     onnx.save(graph, tmp_path / "model.onnx")
     thresholds = calibrate(tmp_path / "model.onnx", heard(shape, 6)).thresholds("min-max")
-    layers = 3 * 4
     wanted = {
         "fp16": (half_graph(graph), 0),
         "int8-fp16": (tensorrt_int8(graph, thresholds), layers),
         "int8-fp32": (tensorrt_int8(graph, thresholds, rest="fp32"), layers),
     }
-    for name, (made, quantised) in wanted.items():
-        found = built_layers(made, tmp_path / name)
+    for flavour, (made, quantised) in wanted.items():
+        found = built_layers(made, tmp_path / flavour)
         assert found.get("QUANTIZE", 0) == quantised
 
 

@@ -14,6 +14,7 @@ from ssast_edge.evaluation.track import build_track
 from ssast_edge.fbank import fbank
 from tests.train.conftest import ONE_CORE
 from train.__main__ import main
+from train.branching import join
 from train.checkpoint import (
     build_model,
     load_checkpoint,
@@ -193,6 +194,38 @@ def test_what_a_start_knows_is_kept_only_where_there_is_one(
     save_checkpoint(root / "raised", dataclasses.replace(known, average=average))
     with pytest.raises(RecipeError, match="began from another model"):
         train_stream(keeping, **{**how, "init": root / "raised"})  # type: ignore[arg-type]
+
+
+def test_frozen_blocks_stay_those_of_the_start_and_can_be_shared(
+    trained: Path, recipe: StreamRecipe, tiny_data: Path, phones: Path, root: Path
+) -> None:
+    frozen = dataclasses.replace(
+        recipe, labels=("bed",), auxiliary_labels=(), frozen_blocks=1, selection=SelectionConfig(),
+        log_mel_augment=dataclasses.replace(recipe.log_mel_augment, noise_chance=0.0),
+    )  # fmt: skip
+    with pytest.raises(RecipeError, match="frozen_blocks is 1, but there is no --init: give the"):
+        train(frozen, tiny_data, phones, root / "frozen")
+    start = load_checkpoint(trained)
+    shifted = root / "shifted"  # its own statistics of the log-mel are those of its blocks
+    save_checkpoint(shifted, dataclasses.replace(start, mean=start.mean - 1))
+    out = train_stream(
+        frozen, data=tiny_data, synthetic=(), phones=phones, out=root / "frozen", machine=ONE_CORE,
+        jobs=1, init=shifted,
+    )  # fmt: skip
+    found = load_checkpoint(out)
+    assert (found.mean, found.std) == (start.mean - 1, start.std)
+    for weights in (found.model, found.average):
+        same = {n for n, v in weights.items() if "." in n and torch.equal(v, start.average[n])}
+        wanted = {n for n in weights if "patch_embed" in n or "blocks.0." in n}
+        assert wanted <= same
+        assert not [name for name in same if "blocks.1." in name and name.endswith("qkv.weight")]
+    assert not [name for name in found.optimizer if "blocks.0." in name]
+    joined = join(shifted, out, name="both")
+    assert joined.classes == ("alexa", "jarvis", "bed")
+    assert joined.progress["joined"]["shared_blocks"] == 1
+    with_branch = dataclasses.replace(joined.recipe, optimizer=recipe.optimizer)
+    with pytest.raises(RecipeError, match="joined of two that are trained"):
+        train(with_branch, tiny_data, phones, root / "branched")
 
 
 def test_a_run_learns_validates_and_says_what_it_is(trained: Path, recipe: StreamRecipe) -> None:
@@ -413,6 +446,8 @@ context = 4
         ("window_frames=4", "hop_ms must be at most 40, the window"),
         ("phone_share=-0.1", "phone_share must be 0 or more, got -0.1"),
         ("phone_share=nan", "phone_share must be 0 or more, got nan"),
+        ("frozen_blocks=6", "frozen_blocks must be 0 or more and below model.depth, got 6 of 6"),
+        ("model.branch_depth=2", "branch_labels must be the last labels, and none without"),
         ("start_share=inf", "start_share must be 0 or more, got inf"),
         ("label_smoothing=0.5", "label_smoothing must be in"),
         ("sequences.num_frames=50", "num_frames must be at least 100, got 50"),
