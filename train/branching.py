@@ -18,12 +18,10 @@ import torch
 from torch import Tensor
 
 from train.checkpoint import Checkpoint, CheckpointError, load_tagger
+from train.export import WEIGHTS_FROM
 from train.recipe import StreamRecipe, recipe_table
 
 __all__ = ["join"]
-
-# What tells how weights came to be, beside training; kept of both models.
-_HISTORY = ("averaged", "interpolated", "balanced")
 
 
 def join(first: Path, second: Path, *, name: str, labels: Sequence[str] = ()) -> Checkpoint:
@@ -135,5 +133,5 @@ def _told(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "recipe": progress.get("restored_recipe") or recipe_table(checkpoint.recipe),
         "step": checkpoint.step,
-        **{key: progress[key] for key in _HISTORY if key in progress},
+        **{key: progress[key] for key in WEIGHTS_FROM if key in progress},
     }

@@ -18,9 +18,10 @@ from ssast_edge.evaluation.class_scores import Evaluation, evaluate_scores
 from train.checkpoint import CheckpointError, load_checkpoint, load_classifier
 from train.corpus import Part, hold_out, open_recordings
 from train.data.manifest import Example, ManifestError
-from train.encoder import Encoder, fit_pos_embed
+from train.encoder import Encoder
 from train.evaluation_report import write_report
 from train.model import Classifier
+from train.positions import fit_pos_embed
 from train.recipe import FinetuneRecipe
 from train.scoring import score_clips, targets_of
 

@@ -33,7 +33,12 @@ __all__ = ["WEIGHTS_FROM", "export_bundle", "origin"]
 TOLERANCE = 1e-4  # float32 sums in another order
 LOG_MEL_FLOOR = float(np.log(np.finfo(np.float32).eps))  # what the front end gives for silence
 _TAGGING_HOP_MS = 200
-WEIGHTS_FROM = ("averaged", "interpolated", "balanced", "joined")  # what else but training made the weights
+WEIGHTS_FROM = (
+    "averaged",
+    "interpolated",
+    "balanced",
+    "joined",
+)  # what else but training made the weights
 
 
 def export_bundle(

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from train.checkpoint import CheckpointError, has_checkpoint, load_checkpoint, load_weights
-from train.encoder import Encoder, EncoderConfig, fit_pos_embed
+from train.encoder import Encoder, EncoderConfig
 from train.formats import Imported, import_checkpoint
 from train.model import TokenTagger
+from train.positions import fit_pos_embed
 from train.recipe import FinetuneRecipe, PhoneRecipe, StreamRecipe
 
 __all__ = ["Start", "fingerprint_of", "read_any", "start_from", "start_head"]

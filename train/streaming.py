@@ -7,7 +7,8 @@ Every token learns which words have just ended and which phone is being said (tr
 with `start_share`, also what the run's start says of the words that it knows (Li and Hoiem,
 "Learning without forgetting", ECCV 2016): what is learned anew then costs less of them. With
 `frozen_blocks` the start's first blocks stay as they are, so that both models can share them
-(train/branching.py). The device computes a hop's own tokens and nothing else (optimize/quantization/stream_graph.py).
+(train/branching.py). The device computes a hop's own tokens and nothing else
+(optimize/quantization/stream_graph.py).
 """
 
 from __future__ import annotations

@@ -99,9 +99,7 @@ def classifier(shape: Shape, window: int = 0) -> Classifier:
         num_heads=2, mlp_ratio=2.0, num_prefix_tokens=0, context=shape.context, **shape.sizes,
     )  # fmt: skip
     branch = 2 if config.branch_depth else 0
-    model = Classifier(
-        Encoder(config), 3, mean=-7.0, std=4.0, pooling="last", branch_labels=branch
-    )
+    model = Classifier(Encoder(config), 3, mean=-7.0, std=4.0, pooling="last", branch_labels=branch)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.2 * torch.randn_like(weight))

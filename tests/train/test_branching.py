@@ -1,4 +1,4 @@
-"""Two models that share their first blocks, as one: the first stays whole, the second's labels too."""
+"""Two models that share their first blocks become one; each label scores as in its own."""
 
 import dataclasses
 import json

@@ -10,10 +10,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra: train)")
 
-from train.encoder import SIZES, Block, Encoder, EncoderConfig, PatchEmbed, resize_pos_embed  # noqa: E402
+from train.encoder import SIZES, Block, Encoder, EncoderConfig, PatchEmbed  # noqa: E402
 from train.formats.ssast import read_ssast  # noqa: E402
 from train.initial import start_from  # noqa: E402
 from train.model import Classifier, Pooling  # noqa: E402
+from train.positions import resize_pos_embed  # noqa: E402
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 needs_golden = pytest.mark.skipif(
