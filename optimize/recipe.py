@@ -65,6 +65,8 @@ class BundleConfig:
     # Triggers are chosen on what synthetic validation voices say, too (--synthetic).
     other_words: bool = False
     trigger_draws: int = 1  # orders of the validation track, each in noise of its own
+    # A bundle whose words keep their triggers: of a joined model, whose trunk scores as that does.
+    triggers_from: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a price that no setting could pay, or that nothing costs, and no draw."""

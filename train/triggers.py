@@ -144,12 +144,14 @@ def choose_triggers(
     synthetic: Sequence[Path] = (),
     longest_smoothing_ms: float = SMOOTHINGS_MS[-1],
     draws: int = 1,
+    kept: Mapping[str, TriggerConfig] | None = None,
 ) -> tuple[Mapping[str, TriggerConfig], dict[str, Any]]:
     """A trigger per label and what they give on the validation track.
 
     synthetic: folders of `train.synthesize`; what their validation voices say that is no label is
     heard too. longest_smoothing_ms: that a trigger may have. draws: orders of the track, each with
-    its noise; what one draw of the noise covers is chance.
+    its noise; what one draw of the noise covers is chance. kept: triggers of labels that score as
+    in another model, which stay.
     Classes of sounds all get `SOUND_TRIGGER`; `_unknown_` and `_silence_` never fire.
     """
     bundle = load_bundle(folder)
@@ -160,8 +162,10 @@ def choose_triggers(
         return triggers, {"triggers": {k: asdict(v) for k, v in triggers.items()}}
     others = other_words(synthetic, spoken)
     runs = hear_draws(bundle, data, spoken, others, seed=seed, draws=draws)
+    stay = kept or {}
     chosen = {
-        label: choose_trigger(
+        label: stay.get(label)
+        or choose_trigger(
             list(runs.values()),
             label,
             of=len(spoken),

@@ -146,6 +146,7 @@ def bundled(run: Context, flavours: Done) -> Done:
         "flavours": flavours.key,
         "bundle": asdict(run.recipe.bundle),
         "card": digest_file(Path(card)) if card else None,
+        "kept": {label: asdict(trigger) for label, trigger in run.kept_triggers.items()},
         "seed": run.recipe.seed,
         "audio": run.audio if run.is_keywords else None,
         **_choice_inputs(run),
@@ -159,7 +160,7 @@ def bundled(run: Context, flavours: Done) -> Done:
         if run.is_keywords:
             rehearsed = assemble(base, folder / "draft", on_cpu)
             triggers, validation = choose_triggers(
-                rehearsed.path, run.places.data, seed=run.recipe.seed,
+                rehearsed.path, run.places.data, seed=run.recipe.seed, kept=run.kept_triggers,
                 **_choice(run),
             )  # fmt: skip
             provenance["validation"] = validation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ from typing import Any
 from optimize.chain.keeper import Chain, Done, digest_file, digest_manifest
 from optimize.quantization.calibration_audio import write_calibration_manifest
 from optimize.recipe import OptimizeRecipe
+from ssast_edge.bundle import load_bundle
 from ssast_edge.errors import SsastEdgeError
+from ssast_edge.trigger import TriggerConfig
 from train.checkpoint import load_checkpoint
 from train.export import origin
 from train.machine import Machine
@@ -56,6 +58,14 @@ class Context:
         if self.is_keywords and recipe.bundle.other_words:
             read_wanted_synthetic(places.synthetic)
             self.other_words = places.synthetic
+        self.kept_triggers: Mapping[str, TriggerConfig] = {}
+        if self.is_keywords and recipe.bundle.triggers_from:
+            found = load_bundle(recipe.bundle.triggers_from)
+            self.kept_triggers = {k: v for k, v in found.triggers.items() if k in state.classes}
+            if not self.kept_triggers:
+                raise RecipeError(
+                    f"bundle.triggers_from: {found.name} has no label of {recipe.checkpoint}"
+                )
         self.compared_on = self._manifest(recipe.compare.manifest)
 
     def quantizing(self, source: Done) -> dict[str, Any]:

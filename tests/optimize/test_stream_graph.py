@@ -411,12 +411,19 @@ def test_other_commands_refuse_it_in_one_line(
 
 
 def test_the_chain_ends_in_a_bundle_of_a_hop(
-    checkpoint: Path, tiny_data: Path, tmp_path: Path
+    checkpoint: Path, bundle: Bundle, tiny_data: Path, tmp_path: Path
 ) -> None:
+    """Words of a bundle that is named keep their triggers."""
+    kept = dataclasses.replace(bundle.triggers["jarvis"], threshold=0.123, min_hits=3)
+    named = assemble(
+        bundle, tmp_path / "named", [Flavour("onnx", "fp32", "model.onnx")],
+        triggers={**bundle.triggers, "jarvis": kept},
+    )  # fmt: skip
     recipe = tmp_path / "small.toml"
     recipe.write_text(
         f"name = 'small'\ncheckpoint = '{checkpoint}'\n[quantize]\nwindows = 12\n"
         "logit_budget = 9.0\nrounds = 4\nobserver = 'mse'\n"
+        f"[bundle]\ntriggers_from = '{named.path}'\n"
     )
     places = Places(data=tiny_data, synthetic=(), pool=tmp_path / "pool", jobs=1)
     arguments = ["run", recipe, "--out", tmp_path / "out", *options(places)]
@@ -425,4 +432,7 @@ def test_the_chain_ends_in_a_bundle_of_a_hop(
     assert result.exit_code == 0, result.output
     made = load_bundle(tmp_path / "out" / "bundle")
     assert open_backend(made, kind="onnx", precision="int8").hop_frames == 8
-    assert set(made.triggers) == {"alexa", "jarvis"}
+    assert made.triggers == {**named.triggers}
+    recipe.write_text(recipe.read_text().replace(str(named.path), "commands"))
+    line = only_line(CliRunner().invoke(main, [str(argument) for argument in arguments]))
+    assert "bundle.triggers_from: commands has no label of" in line
