@@ -35,7 +35,7 @@ from train.streaming import train_stream
 from train.triggers import as_recording
 
 FOLDS = (1, 2, 3, 4)
-RECIPE = Path("train/recipes/joint.toml")
+RECIPE = Path("train/recipes/sounds_branch.toml")
 FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
