@@ -88,13 +88,13 @@ def balance(
     model, checkpoint = load_tagger(folder)
     recipe = checkpoint.recipe
     assert isinstance(recipe, StreamRecipe)
+    if "joined" in checkpoint.progress:
+        raise CheckpointError(f"{folder} is joined of two: balance one, and join the outcome")
     if not {UNKNOWN, SILENCE} <= set(recipe.labels):
         raise CheckpointError(
             f"{folder}: labels are {', '.join(recipe.labels)}; wanted {UNKNOWN} and {SILENCE} "
             "among them"
         )
-    if "joined" in checkpoint.progress:
-        raise CheckpointError(f"{folder} is joined of two: balance one, and join the outcome")
     if "balanced" in checkpoint.progress:
         raise CheckpointError(f"{folder} is balanced already: balance what it was made from")
     noises = _noises(data)

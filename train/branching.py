@@ -1,6 +1,6 @@
 """One model of two that share their first blocks: a trunk, and a branch for the second's labels.
 
-    python -m train join runs/wake-words-stream/last runs/sounds-branch/last --name joint --out DIR
+    python -m train join runs/wake-words-stream/last runs/sounds-stream/last --name joint --out DIR
 
 The first model stays whole: its labels score as they did. The second was trained from
 it with `frozen_blocks`; from there on its own blocks are the branch. What both share is computed
@@ -28,7 +28,8 @@ def join(first: Path, second: Path, *, name: str, labels: Sequence[str] = ()) ->
     """Checkpoint of `first` with a branch that tells `labels` as `second` does.
 
     name: of the model. labels: of the second; none given: those that the first does not know. The
-    branch begins after the first blocks that both share. Raises CheckpointError unless both read a
+    branch begins after the first blocks that both share. The recipe is the first's, with the packs
+    of both and the second's held-out fold. Raises CheckpointError unless both read a
     stream through the same front end by encoders of one shape, and share at least one block.
     """
     ours, its = _model(first), _model(second)
@@ -45,11 +46,22 @@ def join(first: Path, second: Path, *, name: str, labels: Sequence[str] = ()) ->
                 f"{', '.join(its.recipe.labels)} and {', '.join(known)}"
             )
     shared = _shared_blocks(ours, its, first, second)
-    depth = ours.recipe.model.depth
-    model = replace(ours.recipe.model, branch_from=shared, branch_depth=depth - shared)
+    one, other = ours.recipe, its.recipe
+    model = replace(
+        one.model,
+        branch_from=shared,
+        branch_depth=one.model.depth - shared,
+        block_heads=one.model.block_heads + other.model.block_heads[shared:],
+        block_hidden=one.model.block_hidden + other.model.block_hidden[shared:],
+    )
+    data = replace(
+        one.data,
+        packs=tuple(dict.fromkeys((*one.data.packs, *other.data.packs))),
+        esc10_test_fold=other.data.esc10_test_fold or one.data.esc10_test_fold,
+    )
     recipe = replace(
-        ours.recipe, name=name, labels=(*known, *told), auxiliary_labels=(), branch_labels=told,
-        model=model, frozen_blocks=0,
+        one, name=name, labels=(*known, *told), auxiliary_labels=(), branch_labels=told,
+        model=model, data=data, frozen_blocks=0,
     )  # fmt: skip
     weights = _weights(ours, its, shared)
     for side, checkpoint, kept in (("", ours, known), ("branch_", its, told)):
@@ -84,6 +96,11 @@ def _shared_blocks(ours: Checkpoint, its: Checkpoint, first: Path, second: Path)
     one, other = ours.recipe, its.recipe
     assert isinstance(one, StreamRecipe)
     assert isinstance(other, StreamRecipe)
+    if one.window_frames != other.window_frames:
+        raise CheckpointError(
+            f"{first} starts from {one.window_frames} frames and {second} from "
+            f"{other.window_frames} (window_frames)"
+        )
     if one.window_encoder_config() != replace(
         other.window_encoder_config(), dropout=one.model.dropout, drop_path=one.model.drop_path
     ):

@@ -87,7 +87,7 @@ def join(first: Path, second: Path, name: str, labels: tuple[str, ...], out: Pat
         _refuse_to_replace(out)
         joined = run(first, second, name=name, labels=labels)
         save_checkpoint(out, joined)
-        click.echo(f"{joined.progress['joined']['shared_blocks']} blocks are shared: {out}")
+        click.echo(f"shared blocks: {joined.progress['joined']['shared_blocks']}; {out}")
 
 
 @click.command()

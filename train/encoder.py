@@ -98,10 +98,11 @@ class EncoderConfig:
                 f"a context wants patches of all {self.num_mel_bins} mel bins, got "
                 f"{self.patch_bins} (patch_bins)"
             )
-        if self.branch_depth < 0 or not 0 <= self.branch_from <= self.depth:
+        latest = self.depth if self.branch_depth else 0
+        if self.branch_depth < 0 or not 0 <= self.branch_from <= latest:
             raise ValueError(
-                "branch_depth must be 0 or more and branch_from 0 to depth, got "
-                f"{self.branch_depth} and {self.branch_from} of {self.depth}"
+                "branch_depth must be 0 or more and branch_from 0 to depth, without a branch 0, "
+                f"got {self.branch_depth} and {self.branch_from} of {self.depth}"
             )
         for name in ("block_heads", "block_hidden"):
             widths = getattr(self, name)
@@ -117,6 +118,11 @@ class EncoderConfig:
     def num_blocks(self) -> int:
         """Blocks in all, those of the branch last."""
         return self.depth + self.branch_depth
+
+    @property
+    def longest_path(self) -> int:
+        """Blocks that a token goes through at most."""
+        return max(self.depth, self.branch_from + self.branch_depth)
 
     @property
     def heads(self) -> tuple[int, ...]:

@@ -33,12 +33,8 @@ __all__ = ["WEIGHTS_FROM", "export_bundle", "origin"]
 TOLERANCE = 1e-4  # float32 sums in another order
 LOG_MEL_FLOOR = float(np.log(np.finfo(np.float32).eps))  # what the front end gives for silence
 _TAGGING_HOP_MS = 200
-WEIGHTS_FROM = (
-    "averaged",
-    "interpolated",
-    "balanced",
-    "joined",
-)  # what else but training made the weights
+# What else but training made the weights.
+WEIGHTS_FROM = ("averaged", "interpolated", "balanced", "joined")
 
 
 def export_bundle(
@@ -149,8 +145,11 @@ def origin() -> dict[str, str]:
 def _keep_outputs(model: Classifier, outputs: Sequence[int]) -> None:
     """Drop all others from the head, auxiliary labels among them.
 
-    A branch's labels are the last ones and stay so; ValueError where a head would have none.
+    A branch's labels are the last ones and stay so: ValueError for another order, and where a head
+    would have none.
     """
+    if model.branch_head is not None and list(outputs) != sorted(set(outputs)):
+        raise ValueError("labels to keep of a joined model must be in its own order, each once")
     count = 0
     for head in (model.head, model.branch_head):
         if head is None:
@@ -169,8 +168,6 @@ def _keep_outputs(model: Classifier, outputs: Sequence[int]) -> None:
             kept.weight.copy_(linear.weight[rows])
             kept.bias.copy_(linear.bias[rows])
         head[1] = kept
-    if list(outputs) != sorted(outputs) and model.branch_head is not None:
-        raise ValueError("labels to keep of a joined model must be in its own order")
 
 
 def data_licences(checkpoint: Checkpoint) -> list[dict[str, str]]:

@@ -1,6 +1,6 @@
 """Models that lie between others: a run drawn back towards its start, and the mean of several runs.
 
-    python -m train interpolate runs/joint-stream/last --start runs/wake-words-stream/last --out DIR
+    python -m train interpolate runs/one/last --start runs/wake-words-stream/last --out DIR
     python -m train average runs/one/last runs/two/last --out DIR
 
 What a run learns anew costs some of what its start knew. Between the two lie models that have most
@@ -61,7 +61,7 @@ def interpolate(run: Path, start: Path, share: float) -> Checkpoint:
         )
     average = {
         name: _classes(name, ours, its, shared, share) if name in _OF_CLASSES
-        else (1 - share) * value + share * its.average[name] if "." in name
+        else value.lerp(its.average[name], share) if "." in name  # what is equal stays so
         else value  # mean and std of the data
         for name, value in ours.average.items()
     }  # fmt: skip
@@ -104,7 +104,8 @@ def average_runs(runs: Sequence[Path]) -> Checkpoint:
                 "lies between unrelated weights is no model"
             )
     average = {
-        name: torch.stack([one.average[name] for one in found]).mean(dim=0) if "." in name
+        name: value + torch.stack([one.average[name] - value for one in found]).mean(dim=0)
+        if "." in name  # so that what is equal stays so
         else value  # mean and std of the data
         for name, value in first.average.items()
     }  # fmt: skip

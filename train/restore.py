@@ -30,10 +30,12 @@ from train.export import TOLERANCE, WEIGHTS_FROM
 from train.onnx_graph import FUSED_PATCH_EMBED
 from train.packs import DATA_LICENCES
 from train.recipe import (
+    KeywordRecipe,
     PhoneRecipe,
     PretrainRecipe,
     Recipe,
     SpotterRecipe,
+    StreamRecipe,
     parse_recipe,
     recipe_table,
 )
@@ -61,7 +63,7 @@ def restore(bundle: Bundle, out: Path, recipe: Recipe | None = None) -> Path:
         )
     trained = recipe_table(recipe)
     if isinstance(recipe, SpotterRecipe):  # what export drops
-        recipe = dataclasses.replace(recipe, labels=bundle.model_labels, auxiliary_labels=())
+        recipe = _telling(recipe, bundle.model_labels)
     statistics = bundle.normalization.mean, bundle.normalization.std
     model = build_classifier(recipe, bundle.labels, *statistics)
     assert model is not None
@@ -98,6 +100,16 @@ def restore(bundle: Bundle, out: Path, recipe: Recipe | None = None) -> Path:
         ),
     )
     return out
+
+
+def _telling(
+    recipe: KeywordRecipe | StreamRecipe, told: tuple[str, ...]
+) -> KeywordRecipe | StreamRecipe:
+    """The recipe of a model that tells these of its labels and no others."""
+    if isinstance(recipe, StreamRecipe):
+        branch = tuple(label for label in recipe.branch_labels if label in told)
+        return dataclasses.replace(recipe, labels=told, auxiliary_labels=(), branch_labels=branch)
+    return dataclasses.replace(recipe, labels=told, auxiliary_labels=())
 
 
 def _float_graph(bundle: Bundle) -> onnx.ModelProto:

@@ -95,7 +95,7 @@ def token_logits(
     The log-mel goes through in stretches, each after as much of it as the model can remember.
     """
     config = recipe.encoder_config()
-    stride, memory = config.stride_frames, config.context * config.num_blocks
+    stride, memory = config.stride_frames, config.context * config.longest_path
     before = np.zeros((config.patch_frames, fbank.shape[1]), np.float16)
     padded = np.concatenate([before, fbank])
     found = []

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssast_edge.trigger import TriggerConfig
 from train.checkpoint import load_checkpoint
 from train.export import export_bundle
 from train.recipe import SpotterRecipe
@@ -26,15 +27,16 @@ def ship(
     synthetic: Sequence[Path] = (),
     longest_smoothing_ms: float = SMOOTHINGS_MS[-1],
     draws: int = 1,
+    kept: Mapping[str, TriggerConfig] | None = None,
     name: str = "",
     labels: Sequence[str] = (),
     **settings: Any,
 ) -> None:
     """Export to `bundle`; a keyword recipe's triggers are chosen on the validation track of `data`.
 
-    price, synthetic, longest_smoothing_ms and draws: as `choose_triggers` takes them; name, labels
-    and settings: as `export_bundle` does. A bundle that is there is replaced at the very end, or
-    not at all.
+    price, synthetic, longest_smoothing_ms, draws and kept: as `choose_triggers` takes them; name,
+    labels and settings: as `export_bundle` does. A bundle that is there is replaced at the very
+    end, or not at all.
     """
     with tempfile.TemporaryDirectory() as temporary:
         if isinstance(load_checkpoint(checkpoint).recipe, SpotterRecipe):
@@ -48,6 +50,7 @@ def ship(
                 synthetic=synthetic,
                 longest_smoothing_ms=longest_smoothing_ms,
                 draws=draws,
+                kept=kept,
             )
             provenance = {"validation": report, **(provenance or {})}
         export_bundle(

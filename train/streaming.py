@@ -14,7 +14,7 @@ with `start_share`, also what the run's start says of the words that it knows (L
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -198,13 +198,20 @@ def _frozen_statistics(recipe: StreamRecipe, init: Path | None) -> tuple[float, 
     if not recipe.frozen_blocks:
         return None
     _, checkpoint = _start(recipe, init, "frozen_blocks", "blocks are to stay")
+    its, ours = asdict(checkpoint.recipe.model), asdict(recipe.model)
+    for key in ours.keys() - {"dropout", "drop_path"}:
+        if its[key] != ours[key]:
+            raise RecipeError(
+                f"frozen_blocks is {recipe.frozen_blocks}, but model.{key} is {ours[key]!r} and "
+                f"that of {init} {its[key]!r}: frozen blocks stay as they are"
+            )
     return checkpoint.mean, checkpoint.std
 
 
 def _start(
     recipe: StreamRecipe, init: Path | None, key: str, what: str
 ) -> tuple[TokenTagger, Checkpoint]:
-    """The run that a recipe's key wants to start from; RecipeError where it is none that fits."""
+    """The run that a recipe's key wants to start from; RecipeError where it reads other patches."""
     wants = f"{key} is {getattr(recipe, key):g}, but"
     cure = f"give the run, or the restored bundle, whose {what}"
     if init is None:

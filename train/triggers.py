@@ -162,7 +162,7 @@ def choose_triggers(
         return triggers, {"triggers": {k: asdict(v) for k, v in triggers.items()}}
     others = other_words(synthetic, spoken)
     runs = hear_draws(bundle, data, spoken, others, seed=seed, draws=draws)
-    stay = kept or {}
+    stay = {label: trigger for label, trigger in (kept or {}).items() if label in spoken}
     chosen = {
         label: stay.get(label)
         or choose_trigger(
@@ -179,7 +179,7 @@ def choose_triggers(
     report: dict[str, Any] = {
         "track_hours": round(runs["clean"][1].hours, 3), "heard_hours": round(hours, 3),
         "seed": seed, "draws": draws,
-        "synthetic_other_words": len(others),
+        "synthetic_other_words": len(others), "kept": list(stay),
     }  # fmt: skip
     for name, (hops, heard) in runs.items():
         score = match(heard.words, replay(hops, chosen), hours=heard.hours)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from optimize.bundling.assemble import Flavour, assemble
@@ -17,10 +18,14 @@ from optimize.chain.context import Context
 from optimize.chain.keeper import Done, digest_file
 from optimize.quantization.precision import half_graph
 from optimize.quantization.quantize import CalibrationError, float_model, quantize_bundle
+from ssast_edge.backends import open_backend
 from ssast_edge.bundle import Bundle, load_bundle
 from train.export import export_bundle, origin
+from train.recipe import RecipeError
 from train.shipping import ship
 from train.triggers import choose_triggers
+
+_ALIKE = 0.25  # logits, on average: two roundings to INT8 of one model are nearer
 
 __all__ = ["bundle_of", "bundled", "dense_int8", "exported", "flavours", "published", "shipped"]
 
@@ -39,7 +44,7 @@ def shipped(run: Context, name: str, checkpoint: Path, source: Any) -> Done:
     def work(folder: Path) -> dict[str, Any]:
         ship(
             checkpoint, folder / "bundle", data=run.places.data, seed=run.recipe.seed,
-            provenance=origin(), **_choice(run), **settings,
+            provenance=origin(), kept=run.kept_triggers, **_choice(run), **settings,
         )  # fmt: skip
         return {"bundle": "bundle"}
 
@@ -70,7 +75,8 @@ def _choice_inputs(run: Context) -> dict[str, Any]:
     """The same as a step's inputs: of speech that a folder holds, what its manifest says."""
     manifests = [digest_file(folder / "manifest.csv") for folder in run.other_words]
     rule = 3  # of train/triggers.py, raised when another choice comes of the same
-    return {**_choice(run), "synthetic": manifests, "rule": rule}
+    kept = {label: asdict(trigger) for label, trigger in run.kept_triggers.items()}
+    return {**_choice(run), "synthetic": manifests, "rule": rule, "kept": kept}
 
 
 def exported(run: Context, small: Path) -> Done:
@@ -146,7 +152,6 @@ def bundled(run: Context, flavours: Done) -> Done:
         "flavours": flavours.key,
         "bundle": asdict(run.recipe.bundle),
         "card": digest_file(Path(card)) if card else None,
-        "kept": {label: asdict(trigger) for label, trigger in run.kept_triggers.items()},
         "seed": run.recipe.seed,
         "audio": run.audio if run.is_keywords else None,
         **_choice_inputs(run),
@@ -159,6 +164,9 @@ def bundled(run: Context, flavours: Done) -> Done:
         triggers, provenance = None, run.provenance()
         if run.is_keywords:
             rehearsed = assemble(base, folder / "draft", on_cpu)
+            if named := run.recipe.bundle.triggers_from:
+                _check_alike(rehearsed, load_bundle(named), list(run.kept_triggers))
+                provenance["triggers_from"] = load_bundle(named).name
             triggers, validation = choose_triggers(
                 rehearsed.path, run.places.data, seed=run.recipe.seed, kept=run.kept_triggers,
                 **_choice(run),
@@ -193,6 +201,24 @@ def published(run: Context, bundled: Done) -> None:
 def bundle_of(done: Done) -> Bundle:
     """The bundle that a step made."""
     return load_bundle(done.folder / "bundle")
+
+
+def _check_alike(ours: Bundle, named: Bundle, labels: list[str]) -> None:
+    """Refuse triggers of another model: what scores otherwise fires otherwise at them."""
+    if ours.golden.fbank.shape != named.golden.fbank.shape:
+        raise RecipeError(f"bundle.triggers_from: {named.name} has windows of other frames")
+    opened = [open_backend(bundle, kind="onnx") for bundle in (ours, named)]
+    for fbank in (ours.golden.fbank, named.golden.fbank):
+        told = [
+            backend.infer(fbank)[[bundle.model_labels.index(label) for label in labels]]
+            for backend, bundle in zip(opened, (ours, named), strict=True)
+        ]
+        apart = float(np.abs(told[0] - told[1]).mean())
+        if apart > _ALIKE:
+            raise RecipeError(
+                f"bundle.triggers_from: {', '.join(labels)} score {apart:.2g} apart in "
+                f"{named.name} (at most {_ALIKE}): another model's triggers are not ours"
+            )
 
 
 def _same(left: Path, right: Path) -> bool:

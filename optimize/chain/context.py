@@ -58,14 +58,7 @@ class Context:
         if self.is_keywords and recipe.bundle.other_words:
             read_wanted_synthetic(places.synthetic)
             self.other_words = places.synthetic
-        self.kept_triggers: Mapping[str, TriggerConfig] = {}
-        if self.is_keywords and recipe.bundle.triggers_from:
-            found = load_bundle(recipe.bundle.triggers_from)
-            self.kept_triggers = {k: v for k, v in found.triggers.items() if k in state.classes}
-            if not self.kept_triggers:
-                raise RecipeError(
-                    f"bundle.triggers_from: {found.name} has no label of {recipe.checkpoint}"
-                )
+        self.kept_triggers = _kept_triggers(self.trained, recipe)
         self.compared_on = self._manifest(recipe.compare.manifest)
 
     def quantizing(self, source: Done) -> dict[str, Any]:
@@ -110,6 +103,28 @@ class Context:
         places = self.trained.data.manifest.split(" + ")
         files = [self.places.manifests / place for place in places]
         return [digest_manifest(file) for file in files if file.exists()]
+
+
+def _kept_triggers(
+    trained: FinetuneRecipe | SpotterRecipe, recipe: OptimizeRecipe
+) -> Mapping[str, TriggerConfig]:
+    """Of the bundle that the recipe names, for labels that ours tells too; none: none is named."""
+    name = recipe.bundle.triggers_from
+    if not name:
+        return {}
+    if not isinstance(trained, SpotterRecipe):
+        raise RecipeError("bundle.triggers_from is for keywords: clips have no triggers")
+    found, hop_ms = load_bundle(name), recipe.bundle.hop_ms or trained.hop_ms
+    told = recipe.bundle.labels or trained.labels
+    kept = {label: found.triggers[label] for label in found.model_labels if label in told}
+    if not kept:
+        raise RecipeError(f"bundle.triggers_from: {found.name} has no label of {recipe.checkpoint}")
+    if found.hop_ms != hop_ms:
+        raise RecipeError(
+            f"bundle.triggers_from: {found.name} has a hop of {found.hop_ms} ms, ours is {hop_ms}: "
+            "its triggers count other hops"
+        )
+    return kept
 
 
 def _trained(found: Recipe, wanted: OptimizeRecipe) -> FinetuneRecipe | SpotterRecipe:

@@ -84,6 +84,10 @@ SHAPES = {
     "pruned": Shape(8, 4, 8, 6, context=5, sizes={
         "head_dim": 8, "block_heads": (1, 0, 3), "block_hidden": (0, 20, 24),
     }),
+    "a pruned branch": Shape(8, 4, 8, 6, context=5, sizes={
+        "head_dim": 8, "block_heads": (1, 0, 3, 0, 2), "block_hidden": (0, 20, 24, 12, 0),
+        "branch_depth": 2,
+    }),
     "a branch": Shape(8, 4, 8, 6, context=5, sizes={"branch_depth": 2, "branch_from": 1}),
     "a branch from the end": Shape(4, 4, 12, 4, context=6, sizes={
         "branch_depth": 1, "branch_from": 3,
@@ -433,6 +437,21 @@ def test_the_chain_ends_in_a_bundle_of_a_hop(
     made = load_bundle(tmp_path / "out" / "bundle")
     assert open_backend(made, kind="onnx", precision="int8").hop_frames == 8
     assert made.triggers == {**named.triggers}
-    recipe.write_text(recipe.read_text().replace(str(named.path), "commands"))
-    line = only_line(CliRunner().invoke(main, [str(argument) for argument in arguments]))
-    assert "bundle.triggers_from: commands has no label of" in line
+    assert made.provenance["triggers_from"] == named.name
+    assert made.provenance["validation"]["kept"] == ["alexa", "jarvis"]
+
+    def refusal(other: str) -> str:
+        changed = tmp_path / "changed.toml"
+        changed.write_text(recipe.read_text().replace(str(named.path), other))
+        arguments[1] = changed
+        return only_line(CliRunner().invoke(main, [str(argument) for argument in arguments]))
+
+    assert "bundle.triggers_from: commands has no label of" in refusal("commands")
+    assert "windows of other frames" in refusal("wake-words")
+    saved = load_checkpoint(checkpoint)
+    moved = {**saved.average, "head.1.bias": saved.average["head.1.bias"] + 1}
+    save_checkpoint(tmp_path / "moved", dataclasses.replace(saved, average=moved))
+    export_bundle(tmp_path / "moved", tmp_path / "otherwise")
+    assert "apart in stream (at most 0.25): another model's triggers" in refusal(
+        str(tmp_path / "otherwise")
+    )

@@ -49,3 +49,17 @@ def test_silence_fires_nothing(name: str) -> None:
 def test_sounds_have_a_trigger_each(name: str) -> None:
     bundle = load_bundle(name)
     assert set(bundle.triggers) == set(bundle.labels)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_joint_tells_what_wake_words_and_sounds_tell(precision: str) -> None:
+    """They share their first blocks: nothing is lost by computing these once."""
+    joint, words, sounds = (load_bundle(name) for name in ("joint", "wake-words", "sounds"))
+    assert joint.labels == (*words.labels, *sounds.labels)
+    assert joint.triggers == {**words.triggers, **sounds.triggers}
+    one, *two = (
+        open_backend(bundle, kind="onnx", precision=precision) for bundle in (joint, words, sounds)
+    )
+    for bundle in (joint, words, sounds):
+        wanted = np.concatenate([backend.infer(bundle.golden.fbank) for backend in two])
+        np.testing.assert_allclose(one.infer(bundle.golden.fbank), wanted, rtol=0, atol=1e-4)

@@ -13,8 +13,10 @@ from click.testing import CliRunner, Result
 
 from ssast_edge import load_bundle
 from train.__main__ import main
+from train.branching import join
 from train.checkpoint import (
     Checkpoint,
+    CheckpointError,
     build_model,
     load_checkpoint,
     load_classifier,
@@ -23,6 +25,7 @@ from train.checkpoint import (
 )
 from train.config import ModelConfig
 from train.export import export_bundle
+from train.initial import fingerprint_of, read_any
 from train.recipe import KeywordRecipe, RecipeError, StreamRecipe, parse_recipe, recipe_table
 from train.restore import restore
 from train.sequences import SequenceConfig
@@ -92,7 +95,7 @@ def joined(first: Path, second: Path) -> Path:
     out = first.parent / "joined"
     result = call("join", first, second, "--name", "both", "--out", out)
     assert result.exit_code == 0, result.output
-    assert result.output == f"1 blocks are shared: {out}\n"
+    assert result.output == f"shared blocks: 1; {out}\n"
     return out
 
 
@@ -157,7 +160,10 @@ def test_its_bundle_tells_what_it_is_of_and_can_be_restored(joined: Path, tmp_pa
     with torch.no_grad():
         logits = load_classifier(joined)[0](torch.from_numpy(bundle.golden.fbank)[None])[0]
     np.testing.assert_allclose(load_bundle(some).golden.logits, logits[[1, 2]], atol=1e-4)
-    for labels, message in ((WORDS, "of the branch's"), (("dog", "alexa"), "in its own order")):
+    fewer = restore(load_bundle(some), tmp_path / "fewer")
+    assert load_checkpoint(fewer).recipe.branch_labels == ("dog",)  # type: ignore[union-attr]
+    refused = ((WORDS, "of the branch's"), (("dog", "alexa"), "own order"), (("dog",) * 2, "once"))
+    for labels, message in refused:
         with pytest.raises(ValueError, match=message):
             export_bundle(joined, tmp_path / "none", labels=labels)
 
@@ -178,6 +184,8 @@ def test_what_cannot_be_joined_is_one_line(
     )
     wide_run = save(tmp_path / "wide", wide, SECOND)
     assert "encoders of other shapes" in refusal("join", first, wide_run, *end)
+    longer = save(tmp_path / "long", dataclasses.replace(heard, window_frames=108), SECOND)
+    assert "from 100 frames and" in refusal("join", first, longer, *end)
     assert "label 'cat' has to be one of" in refusal("join", first, second, "--label", "cat", *end)
     assert "label 'bed' has to be" in refusal("join", first, second, "--label", "bed", *end)
     assert "joined of two already" in refusal("join", joined, second, *end)
@@ -192,15 +200,56 @@ def test_weights_of_a_joined_model_are_changed_before_it_is_joined(
     end = ("--out", tmp_path / "x")
     for command in (["average", joined, first], ["interpolate", joined, "--start", first]):
         assert "is joined of two: give these" in refusal(*command, *end)
+    assert "is joined of two: balance one" in refusal("balance", joined, *end)
+    with pytest.raises(CheckpointError, match="is joined of two: give one of the models"):
+        read_any(joined)
     assert not (tmp_path / "x").exists()
+
+
+def test_what_lies_between_models_of_one_trunk_has_it_too(
+    recipe: StreamRecipe, heard: StreamRecipe, first: Path, tmp_path: Path
+) -> None:
+    weights = load_checkpoint(first).average
+    encoder = {k.removeprefix("encoder."): v for k, v in weights.items() if "encoder." in k}
+    known = {"start": fingerprint_of(encoder), "start_classes": list(WORDS)}
+    changes = {"progress": {"sources": [], **known}, "weights": trunk(first, 1)}
+    runs = [
+        save(tmp_path / f"run-{seed}", dataclasses.replace(heard, seed=seed), SECOND, **changes)
+        for seed in range(3)
+    ]
+    assert call("average", *runs, "--out", tmp_path / "mean").exit_code == 0
+    back = call("interpolate", runs[0], "--start", first, "--out", tmp_path / "back")
+    assert back.exit_code == 0, back.output
+    for between in ("mean", "back"):
+        assert join(first, tmp_path / between, name="x").progress["joined"]["shared_blocks"] == 1
+
+
+def test_pruned_blocks_keep_their_widths(
+    recipe: StreamRecipe, heard: StreamRecipe, tmp_path: Path
+) -> None:
+    narrow = dataclasses.replace(
+        recipe.model, head_dim=8, block_heads=(2, 1, 0), block_hidden=(20, 0, 24)
+    )
+    first = save(tmp_path / "first", dataclasses.replace(recipe, model=narrow), FIRST)
+    other = dataclasses.replace(heard, model=narrow)
+    second = save(tmp_path / "second", other, SECOND, weights=trunk(first, 2))
+    joined = join(first, second, name="x")
+    assert isinstance(joined.recipe, StreamRecipe)
+    assert joined.recipe.encoder_config().heads == (2, 1, 0, 0)
+    save_checkpoint(tmp_path / "joined", joined)
+    load_tagger(tmp_path / "joined")
 
 
 def test_a_recipe_of_a_branch_names_its_labels(joined: Path) -> None:
     table = json.loads(json.dumps(recipe_table(load_checkpoint(joined).recipe)))
     assert parse_recipe(table, "joined") == load_checkpoint(joined).recipe
-    for wrong in ({"branch_labels": []}, {"branch_labels": ["alexa"]}):
+    no_labels: list[str] = []
+    for wrong in (no_labels, ["alexa"]):
         with pytest.raises(RecipeError, match="branch_labels must be the last labels"):
-            parse_recipe({**table, **wrong}, "joined")
+            parse_recipe({**table, "branch_labels": wrong}, "joined")
     model = {**table["model"], "branch_from": 4}
-    with pytest.raises(RecipeError, match="branch_from 0 to depth, got 2 and 4 of 3"):
+    with pytest.raises(RecipeError, match="branch_from 0 to depth, .* got 2 and 4 of 3"):
         parse_recipe({**table, "model": model}, "joined")
+    without = {**table, "model": {**table["model"], "branch_depth": 0}, "branch_labels": []}
+    with pytest.raises(RecipeError, match="without a branch 0, got 0 and 1 of 3"):
+        parse_recipe(without, "joined")

@@ -205,6 +205,12 @@ def test_frozen_blocks_stay_those_of_the_start_and_can_be_shared(
     )  # fmt: skip
     with pytest.raises(RecipeError, match="frozen_blocks is 1, but there is no --init: give the"):
         train(frozen, tiny_data, phones, root / "frozen")
+    other = dataclasses.replace(frozen, model=dataclasses.replace(frozen.model, context=5))
+    with pytest.raises(RecipeError, match="frozen_blocks is 1, but model.context is 5 and that of"):
+        train_stream(
+            other, data=tiny_data, synthetic=(), phones=phones, out=root / "frozen",
+            machine=ONE_CORE, jobs=1, init=trained,
+        )  # fmt: skip
     start = load_checkpoint(trained)
     shifted = root / "shifted"  # its own statistics of the log-mel are those of its blocks
     save_checkpoint(shifted, dataclasses.replace(start, mean=start.mean - 1))
@@ -223,6 +229,7 @@ def test_frozen_blocks_stay_those_of_the_start_and_can_be_shared(
     joined = join(shifted, out, name="both")
     assert joined.classes == ("alexa", "jarvis", "bed")
     assert joined.progress["joined"]["shared_blocks"] == 1
+    assert isinstance(joined.recipe, StreamRecipe)
     with_branch = dataclasses.replace(joined.recipe, optimizer=recipe.optimizer)
     with pytest.raises(RecipeError, match="joined of two that are trained"):
         train(with_branch, tiny_data, phones, root / "branched")
