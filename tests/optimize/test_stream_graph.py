@@ -452,6 +452,5 @@ def test_the_chain_ends_in_a_bundle_of_a_hop(
     moved = {**saved.average, "head.1.bias": saved.average["head.1.bias"] + 1}
     save_checkpoint(tmp_path / "moved", dataclasses.replace(saved, average=moved))
     export_bundle(tmp_path / "moved", tmp_path / "otherwise")
-    assert "apart in stream (at most 0.25): another model's triggers" in refusal(
-        str(tmp_path / "otherwise")
-    )
+    line = refusal(str(tmp_path / "otherwise"))
+    assert "apart in stream (at most 0.25): another model's triggers" in line
