@@ -83,6 +83,7 @@ def exported(run: Context, small: Path) -> Done:
     """The small model's float bundle; its triggers come later."""
     inputs = {
         "weights": digest_file(small / "average.safetensors"),
+        "told": digest_file(small / "checkpoint.json"),  # goes into the bundle's provenance
         **_settings(run),
     }
 
