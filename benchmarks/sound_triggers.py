@@ -1,6 +1,6 @@
 """Which trigger classes of sounds want: missed and confused in a stream, and fired at by speech.
 
-    python -m benchmarks.sound_triggers --folds runs/folds --out runs/sound_triggers.json
+    python -m benchmarks.sound_triggers --folds runs/sounds-folds --out runs/sound_triggers.json
 
 Takes the bundles that `benchmarks.sounds_folds` left. Each hears, as one stream, the fold of ESC-10
 that it did not train on among the validation speech of the packs. All classes get one trigger: it

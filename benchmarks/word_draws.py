@@ -1,6 +1,6 @@
 """Words of bundles on several draws of the validation track, as their triggers are chosen on it.
 
-    python -m benchmarks.word_draws wake-words joint --synthetic runs/synthetic-commands \
+    python -m benchmarks.word_draws wake-words BUNDLE --synthetic runs/synthetic-commands \
         --out runs/word-draws.json
 
 Each draw has an order and noise of its own and is heard at three speeds, clean and at 10 dB. The

@@ -152,17 +152,17 @@ def choose_triggers(
     heard too. longest_smoothing_ms: that a trigger may have. draws: orders of the track, each with
     its noise; what one draw of the noise covers is chance. kept: triggers of labels that score as
     in another model, which stay.
-    Classes of sounds all get `SOUND_TRIGGER`; `_unknown_` and `_silence_` never fire.
+    Other classes of sounds all get `SOUND_TRIGGER`; `_unknown_` and `_silence_` never fire.
     """
     bundle = load_bundle(folder)
     sounds = {c.word for c in read_packs(data, ("esc10",))} if _has_sounds(data) else set()
-    triggers = {label: SOUND_TRIGGER for label in bundle.labels if label in sounds}
+    stay = {label: trigger for label, trigger in (kept or {}).items() if label in bundle.labels}
+    triggers = {label: stay.get(label, SOUND_TRIGGER) for label in bundle.labels if label in sounds}
     spoken = [label for label in bundle.labels if label not in sounds and label not in RESERVED]
     if not spoken:
         return triggers, {"triggers": {k: asdict(v) for k, v in triggers.items()}}
     others = other_words(synthetic, spoken)
     runs = hear_draws(bundle, data, spoken, others, seed=seed, draws=draws)
-    stay = {label: trigger for label, trigger in (kept or {}).items() if label in spoken}
     chosen = {
         label: stay.get(label)
         or choose_trigger(

@@ -116,7 +116,10 @@ def _kept_triggers(
         raise RecipeError("bundle.triggers_from is for keywords: clips have no triggers")
     found, hop_ms = load_bundle(name), recipe.bundle.hop_ms or trained.hop_ms
     told = recipe.bundle.labels or trained.labels
-    kept = {label: found.triggers[label] for label in found.model_labels if label in told}
+    kept = {
+        label: trigger for label, trigger in found.triggers.items()
+        if label in told and label in found.model_labels
+    }  # fmt: skip
     if not kept:
         raise RecipeError(f"bundle.triggers_from: {found.name} has no label of {recipe.checkpoint}")
     if found.hop_ms != hop_ms:

@@ -1,13 +1,14 @@
 """Every bundle that ships opens, answers as when it was made, and says what it was made of."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import ssast_edge
 from ssast_edge import Spotter, load_bundle
-from ssast_edge.backends import open_backend
+from ssast_edge.backends import Backend, open_backend
 
 FOLDER = Path(ssast_edge.__file__).parent / "bundles"
 NAMES = sorted(path.name for path in FOLDER.iterdir() if (path / "bundle.json").is_file())
@@ -60,6 +61,15 @@ def test_joint_tells_what_wake_words_and_sounds_tell(precision: str) -> None:
     one, *two = (
         open_backend(bundle, kind="onnx", precision=precision) for bundle in (joint, words, sounds)
     )
-    for bundle in (joint, words, sounds):
-        wanted = np.concatenate([backend.infer(bundle.golden.fbank) for backend in two])
-        np.testing.assert_allclose(one.infer(bundle.golden.fbank), wanted, rtol=0, atol=1e-4)
+    whole = joint.golden.fbank
+    for window in (whole, whole[::-1], np.roll(whole, 40, axis=0)):
+        _told_alike(one, two, window, None)
+    stream = np.concatenate([whole, whole[::-1], 0.5 * whole])
+    for stop in range(len(whole), len(stream) + 1, 8):  # keys and values are kept from hop to hop
+        _told_alike(one, two, stream[stop - len(whole) : stop], 8 if stop > len(whole) else None)
+
+
+def _told_alike(one: Backend, two: list[Backend], window: Any, new_frames: int | None) -> None:
+    window = np.ascontiguousarray(window)
+    wanted = np.concatenate([backend.infer(window, new_frames=new_frames) for backend in two])
+    np.testing.assert_allclose(one.infer(window, new_frames=new_frames), wanted, rtol=0, atol=1e-4)
