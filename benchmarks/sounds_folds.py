@@ -79,7 +79,11 @@ def _train(recipe: KeywordRecipe | StreamRecipe, phones: Path, how: Mapping[str,
 
 @click.command()
 @click.option("--recipe", type=FILE, default=RECIPE, show_default=True)
-@click.option("--init", type=FOLDER, help="Pretrained encoder; none: from scratch.")
+@click.option(
+    "--init",
+    type=FOLDER,
+    help="Pretrained encoder, {fold} in it being the fold; none: from scratch.",
+)
 @click.option("--data", type=FOLDER, default=Path("../shared/data"), show_default=True)
 @click.option("--synthetic", type=FOLDER, multiple=True, default=(Path("runs/synthetic"),),
               show_default=True)  # fmt: skip
@@ -123,8 +127,9 @@ def main(
         right, groups = [], []
         for fold in folds:
             run = out / f"fold-{fold}"
+            start = Path(str(init).replace("{fold}", str(fold))) if init else None
             how: dict[str, Any] = {
-                "data": data, "synthetic": synthetic, "init": init, "jobs": 1,
+                "data": data, "synthetic": synthetic, "init": start, "jobs": 1,
                 "machine": Machine(accelerator="cpu", threads=threads),
             }  # fmt: skip
             runs = []
@@ -141,8 +146,8 @@ def main(
                 checkpoint = run / f"average-{seeds}"
                 save_checkpoint(checkpoint, average_runs(runs))
             if share:
-                assert init is not None
-                between = interpolate(checkpoint, init, share)
+                assert start is not None
+                between = interpolate(checkpoint, start, share)
                 checkpoint = run / f"interpolated-{seeds}-{share:g}"
                 save_checkpoint(checkpoint, between)
             export_bundle(checkpoint, run / "bundle")

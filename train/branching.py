@@ -2,9 +2,9 @@
 
     python -m train join runs/wake-words-stream/last runs/sounds-stream/last --name joint --out DIR
 
-The first model stays whole: its labels score as they did. The second was trained from
-it with `frozen_blocks`; from there on its own blocks are the branch. What both share is computed
-once (Caruana, "Multitask learning", 1997: hard parameter sharing, without its training).
+The first model stays whole: its labels score as they did. The second was trained from it with
+`frozen_blocks`; its other blocks are the branch. What both share is computed once (Caruana,
+"Multitask learning", 1997: hard parameter sharing, without its training).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def join(first: Path, second: Path, *, name: str, labels: Sequence[str] = ()) ->
 
     name: of the model. labels: of the second; none given: those that the first does not know. The
     branch begins after the first blocks that both share. The recipe is the first's, with the packs
-    of both and the second's held-out fold. Raises CheckpointError unless both read a
-    stream through the same front end by encoders of one shape, and share at least one block.
+    of both and the second's held-out fold. Raises CheckpointError unless both read a stream through
+    the same front end by encoders of one shape, and share at least one block.
     """
     ours, its = _model(first), _model(second)
     assert isinstance(ours.recipe, StreamRecipe)

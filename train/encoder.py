@@ -61,8 +61,8 @@ class EncoderConfig:
     drop_path: float = (
         0.0  # chance to skip the last block, falling to 0 at the first; training only
     )
-    # A branch for other classes: so many blocks after the `depth`, and what they read comes out of
-    # the block before number `branch_from`.
+    # A branch for other classes: so many more blocks, the last of all. They read what comes out of
+    # the first `branch_from` and not of all `depth`.
     branch_depth: int = 0  # 0: no branch
     branch_from: int = 0
     # A pruned model's own widths, where they differ from those that the numbers above give.

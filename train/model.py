@@ -18,8 +18,8 @@ __all__ = ["Classifier", "Pooling", "TokenTagger", "pooled_tokens"]
 Pooling = Literal["mean", "cls", "last"]
 
 
-class Classifier(nn.Module):
-    """Encoder, pooling and a linear head, from RAW log-mel to logits.
+class _WithHead(nn.Module):
+    """Encoder and a linear head for each of its ends, from RAW log-mel.
 
     Normalisation is part of the model, so that a device needs no constants beside the graph:
     (x - mean) / (2 * std), SSAST's convention.
@@ -36,42 +36,41 @@ class Classifier(nn.Module):
         *,
         mean: float,
         std: float,
-        pooling: Pooling = "mean",
         branch_labels: int = 0,
     ) -> None:
         super().__init__()
+        dim, has_branch = encoder.config.dim, encoder.branch_norm is not None
+        if has_branch != (0 < branch_labels < num_labels):
+            raise ValueError(
+                "a branch wants labels of its own and others, no branch wants none: got "
+                f"{branch_labels} of {num_labels}"
+            )
         self.encoder = encoder
-        self.pooling: Pooling = pooling
-        self.head, self.branch_head = _heads(encoder, num_labels, branch_labels)
-        # A label is rarely there: without this the first hundreds of steps only learn that.
-        nn.init.constant_(self.head[1].bias, -3.0)  # type: ignore[arg-type]
+        self.head = _head(dim, num_labels - branch_labels)
+        self.branch_head = _head(dim, branch_labels) if has_branch else None
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
-    def embed(self, fbank: Tensor) -> Tensor:
-        """(B, T, F) raw log-mel -> (B, D) pooled embedding; with a branch (B, 2 * D)."""
-        tokens = self.encoder((fbank - self.mean) / (2 * self.std))
-        prefix = self.encoder.config.num_prefix_tokens
-        first, last = pooled_tokens(self.pooling, prefix, tokens.shape[1])
-        pooled: Tensor = tokens[:, first:last].mean(dim=1)
-        return pooled
+    def _tokens(self, fbank: Tensor) -> Tensor:
+        """(B, T, F) raw log-mel -> what `Encoder.encode` gives."""
+        tokens: Tensor = self.encoder((fbank - self.mean) / (2 * self.std))
+        return tokens
 
-    def forward(self, fbank: Tensor) -> Tensor:
-        """(B, T, F) raw log-mel -> (B, labels) logits."""
-        return _tell(self.head, self.branch_head, self.embed(fbank))
-
-
-def pooled_tokens(pooling: Pooling, prefix: int, tokens: int) -> tuple[int, int]:
-    """From where to where the tokens lie whose mean goes to the head."""
-    return {"mean": (prefix, tokens), "cls": (0, prefix), "last": (tokens - 1, tokens)}[pooling]
+    def _tell(self, tokens: Tensor) -> Tensor:
+        """(..., D), or with a branch (..., 2 * D), -> (..., labels); the branch's are the last."""
+        if self.branch_head is None:
+            logits: Tensor = self.head(tokens)
+            return logits
+        first, second = tokens.chunk(2, dim=-1)
+        return torch.cat([self.head(first), self.branch_head(second)], dim=-1)
 
 
-class TokenTagger(nn.Module):
-    """Encoder and a linear head on each patch token, from RAW log-mel to logits."""
+def _head(dim: int, labels: int) -> nn.Sequential:
+    return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, labels))
 
-    branch_head: nn.Sequential | None
-    mean: Tensor
-    std: Tensor
+
+class Classifier(_WithHead):
+    """Encoder, pooling and a linear head, from RAW log-mel to logits."""
 
     def __init__(
         self,
@@ -80,43 +79,35 @@ class TokenTagger(nn.Module):
         *,
         mean: float,
         std: float,
+        pooling: Pooling = "mean",
         branch_labels: int = 0,
     ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head, self.branch_head = _heads(encoder, num_labels, branch_labels)
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("std", torch.tensor(std))
+        super().__init__(encoder, num_labels, mean=mean, std=std, branch_labels=branch_labels)
+        self.pooling: Pooling = pooling
+        # A label is rarely there: without this the first hundreds of steps only learn that.
+        nn.init.constant_(self.head[1].bias, -3.0)  # type: ignore[arg-type]
+
+    def embed(self, fbank: Tensor) -> Tensor:
+        """(B, T, F) raw log-mel -> (B, D) pooled embedding; with a branch (B, 2 * D)."""
+        tokens = self._tokens(fbank)
+        prefix = self.encoder.config.num_prefix_tokens
+        first, last = pooled_tokens(self.pooling, prefix, tokens.shape[1])
+        pooled: Tensor = tokens[:, first:last].mean(dim=1)
+        return pooled
+
+    def forward(self, fbank: Tensor) -> Tensor:
+        """(B, T, F) raw log-mel -> (B, labels) logits."""
+        return self._tell(self.embed(fbank))
+
+
+def pooled_tokens(pooling: Pooling, prefix: int, tokens: int) -> tuple[int, int]:
+    """From where to where the tokens lie whose mean goes to the head."""
+    return {"mean": (prefix, tokens), "cls": (0, prefix), "last": (tokens - 1, tokens)}[pooling]
+
+
+class TokenTagger(_WithHead):
+    """Encoder and a linear head on each patch token, from RAW log-mel to logits."""
 
     def forward(self, fbank: Tensor) -> Tensor:
         """(B, T, F) raw log-mel -> (B, N, labels) logits."""
-        tokens = self.encoder((fbank - self.mean) / (2 * self.std))
-        patches = tokens[:, self.encoder.config.num_prefix_tokens :]
-        return _tell(self.head, self.branch_head, patches)
-
-
-def _heads(
-    encoder: Encoder, num_labels: int, branch_labels: int
-) -> tuple[nn.Sequential, nn.Sequential | None]:
-    """The head of the first labels and, where the encoder has a branch, that of the last ones."""
-    dim, has_branch = encoder.config.dim, encoder.branch_norm is not None
-    if has_branch != (0 < branch_labels < num_labels):
-        raise ValueError(
-            f"a branch wants labels of its own and others, no branch wants none: got "
-            f"{branch_labels} of {num_labels}"
-        )
-
-    def head(labels: int) -> nn.Sequential:
-        return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, labels))
-
-    first = head(num_labels - branch_labels)
-    return first, head(branch_labels) if has_branch else None
-
-
-def _tell(head: nn.Sequential, branch_head: nn.Sequential | None, tokens: Tensor) -> Tensor:
-    """(..., D), or with a branch (..., 2 * D), -> (..., labels); the branch's are the last."""
-    if branch_head is None:
-        logits: Tensor = head(tokens)
-        return logits
-    first, second = tokens.chunk(2, dim=-1)
-    return torch.cat([head(first), branch_head(second)], dim=-1)
+        return self._tell(self._tokens(fbank)[:, self.encoder.config.num_prefix_tokens :])

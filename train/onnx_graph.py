@@ -71,9 +71,16 @@ def build_graph(
         after.append(_block(graph, f"blocks.{number}", block, count, read))
         if segments and number in embedded_blocks(config.depth):
             embedded.append(graph.node("MatMul", f"{EMBEDDING}.{number}", [means, after[-1]]))
-    labels = _end(graph, model, "", after[config.depth])
-    if model.branch_head is not None:
-        labels += _end(graph, model, "branch_", after[-1])
+    ends = [("", model.encoder.norm, model.head, after[config.depth])]
+    if model.encoder.branch_norm is not None and model.branch_head is not None:
+        ends.append(("branch_", model.encoder.branch_norm, model.branch_head, after[-1]))
+    told = [f"{name}head.logits" for name, *_ in ends] if len(ends) > 1 else ["logits"]
+    pooled = pooled_tokens(model.pooling, config.num_prefix_tokens, count)
+    labels = 0
+    for (name, norm, head, x), output in zip(ends, told, strict=True):
+        labels += _end(graph, name, norm, head, pooled, x, output)
+    if len(told) > 1:
+        graph.node("Concat", "heads", told, output="logits", axis=-1)
     size: int | str = "batch" if batch is None else batch
     outputs = [_value("logits", [size, labels])]
     if segments:
@@ -99,35 +106,29 @@ def build_graph(
     return model_proto
 
 
-def _end(graph: _Graph, model: Classifier, branch: str, x: str) -> int:
-    """Norm, pooling and head of the tokens x, to logits; returns how many.
-
-    branch: before its nodes' names. With a branch each end has logits of its own, which the second
-    puts together.
-    """
-    encoder, has_branch = model.encoder, model.branch_head is not None
-    last = encoder.branch_norm if branch else encoder.norm
-    head = model.branch_head if branch else model.head
-    assert last is not None
-    assert head is not None
+def _end(
+    graph: _Graph,
+    name: str,
+    last: nn.LayerNorm,
+    head: nn.Sequential,
+    pooled: tuple[int, int],
+    x: str,
+    output: str,
+) -> int:
+    """Norm, pooling and head of the tokens x, nodes named after `name`; how many logits."""
     norm, linear = head
     assert isinstance(norm, nn.LayerNorm)
     assert isinstance(linear, nn.Linear)
-    tokens = graph.layer_norm(f"{branch}norm", last, x)
-    prefix, patches = encoder.config.num_prefix_tokens, encoder.config.num_patches
-    first, end = pooled_tokens(model.pooling, prefix, prefix + patches)
-    name = f"{branch}pool"
+    tokens = graph.layer_norm(f"{name}norm", last, x)
+    first, end = pooled
+    pool = f"{name}pool"
     chosen = graph.node(
-        "Slice", f"{name}.slice", [tokens, *graph.integers(name, [first], [end], [1])]
+        "Slice", f"{pool}.slice", [tokens, *graph.integers(pool, [first], [end], [1])]
     )
-    mean = [chosen, *graph.integers(f"{name}.mean", [1])]
-    pooled = graph.node("ReduceMean", name, mean, keepdims=0)
-    normed = graph.layer_norm(f"{branch}head.norm", norm, pooled)
-    output = f"{branch}head.logits" if has_branch else "logits"
-    graph.linear(f"{branch}head", linear, normed, output=output)
-    if branch:
-        parts = ["head.logits", output]
-        graph.node("Concat", "heads", parts, output="logits", axis=-1)
+    mean = [chosen, *graph.integers(f"{pool}.mean", [1])]
+    one = graph.node("ReduceMean", pool, mean, keepdims=0)
+    normed = graph.layer_norm(f"{name}head.norm", norm, one)
+    graph.linear(f"{name}head", linear, normed, output=output)
     return linear.out_features
 
 

@@ -112,8 +112,8 @@ def _kept_triggers(
     name = recipe.bundle.triggers_from
     if not name:
         return {}
-    if not isinstance(trained, SpotterRecipe):
-        raise RecipeError("bundle.triggers_from is for keywords: clips have no triggers")
+    if not isinstance(trained, StreamRecipe):  # others are pruned, and score otherwise then
+        raise RecipeError("bundle.triggers_from is for models that read a stream (task 'stream')")
     found, hop_ms = load_bundle(name), recipe.bundle.hop_ms or trained.hop_ms
     told = recipe.bundle.labels or trained.labels
     kept = {

@@ -39,7 +39,7 @@ def model_cost(config: EncoderConfig, labels: int) -> Cost:
     classifier = Cost(dim * labels, 2 * dim + (dim + 1) * labels)
     total = embed + positions + Cost(0, 2 * dim) + classifier
     if config.branch_depth:
-        total += Cost(0, 4 * dim)
+        total += Cost(0, 4 * dim)  # its last norm and its head's
     for number in range(config.num_blocks):
         total += block_cost(config, number)
     return total

@@ -242,6 +242,7 @@ def test_a_missed_budget_is_fine_tuned_for_and_kept(
         ("calibration.manifest='none.csv'", "none.csv"),
         ("distill.recipe='x.toml'", "leave one of them out"),
         ("seed=-1", "seed must be 0 or more"),
+        ("bundle.triggers_from='wake-words'", "is for models that read a stream"),
     ],
 )
 def test_mistakes_are_one_line(
